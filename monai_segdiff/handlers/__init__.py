@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from .atomic_save import atomic_save
+from .best_model_saver import BestModelSaver
+from .evaluation_report import EvaluationReport
+from .gradient_clipping import GradientClipping
+from .progress_bar import ProgressBar
+from .training_checkpoint import TrainingCheckpoint
+from .training_curves import TrainingCurves
+from .weights_loader import WeightsLoader, load_weights
+
+__all__ = [
+    "BestModelSaver",
+    "EvaluationReport",
+    "GradientClipping",
+    "ProgressBar",
+    "TrainingCheckpoint",
+    "TrainingCurves",
+    "WeightsLoader",
+    "atomic_save",
+    "load_weights",
+]

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boundary F score: the contour measure reported by SegDiff (arXiv 2112.00390) as "FBound"."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import torch
+from monai.metrics.metric import CumulativeIterationMetric
+from monai.metrics.utils import do_metric_reduction, ignore_background
+from monai.utils import MetricReduction
+from scipy.ndimage import distance_transform_edt
+
+__all__ = ["BoundaryFMetric", "compute_boundary_f"]
+
+
+def _boundary_map(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a boolean ``mask`` of any dimension that differ from at least one of their forward neighbours."""
+    boundary = np.zeros_like(mask)
+    for offset in product((0, 1), repeat=mask.ndim):
+        if not any(offset):
+            continue
+        here = tuple(slice(0, size - step) for size, step in zip(mask.shape, offset, strict=True))
+        ahead = tuple(slice(step, None) for step in offset)
+        boundary[here] |= mask[here] ^ mask[ahead]
+    return boundary
+
+
+def _boundary_f(prediction: np.ndarray, truth: np.ndarray, max_distance: int) -> float:
+    """Boundary F of one pair of boolean masks."""
+    predicted, true = _boundary_map(prediction), _boundary_map(truth)
+    if not predicted.any() or not true.any():
+        return float(predicted.any() == true.any())
+    # Distances are only read on boundary pixels, so the part of the image that holds none of them can be cut off.
+    spans = [(found.min(), found.max() + 1) for found in np.nonzero(predicted | true)]
+    box = tuple(slice(int(low), int(high)) for low, high in spans)
+    predicted, true = predicted[box], true[box]
+    # "Inside the other boundary dilated by a disk of radius r" is the same as "at most r away from the other boundary":
+    # one distance map serves all radii.
+    from_predicted = distance_transform_edt(~true)[predicted]
+    from_true = distance_transform_edt(~predicted)[true]
+    scores = []
+    for radius in range(1, max_distance + 1):
+        precision = float(np.mean(from_predicted <= radius))
+        recall = float(np.mean(from_true <= radius))
+        total = precision + recall
+        scores.append(2 * precision * recall / total if total else 0.0)
+    return float(np.mean(scores))
+
+
+def _check(name: str, value: torch.Tensor) -> None:
+    if value.ndim not in (4, 5):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected [B, C, H, W] or [B, C, H, W, D].")
+    if torch.isnan(value).any():
+        raise ValueError(f"{name} holds NaN, expected only 0 and 1.")
+    if not ((value == 0) | (value == 1)).all():
+        low, high = float(value.min()), float(value.max())
+        raise ValueError(f"{name} is not binarised: values from {low:g} to {high:g}, expected only 0 and 1.")
+
+
+def compute_boundary_f(
+    y_pred: torch.Tensor, y: torch.Tensor, max_distance: int = 5, include_background: bool = True
+) -> torch.Tensor:
+    r"""Boundary F score per image and class, averaged over tolerances of 1 to ``max_distance`` pixels.
+
+    The *boundary* of a mask :math:`m` is one pixel wide: pixel :math:`p` belongs to it if :math:`m(p)` differs from
+    :math:`m(p + o)` for any forward offset :math:`o \in \{0, 1\}^N \setminus \{0\}` (right, lower and diagonal
+    neighbour in 2-D, seven neighbours in 3-D). Neighbours outside the image do not count, so a mask that covers the
+    whole image has no boundary, like an empty one. With the boundaries :math:`\partial P` and :math:`\partial T`,
+    :math:`d` the Euclidean distance in pixels and :math:`R` = ``max_distance``,
+
+    .. math::
+        P_r = \frac{|\{p \in \partial P : d(p, \partial T) \le r\}|}{|\partial P|}, \quad
+        R_r = \frac{|\{p \in \partial T : d(p, \partial P) \le r\}|}{|\partial T|}, \quad
+        F = \frac{1}{R} \sum_{r=1}^{R} \frac{2 P_r R_r}{P_r + R_r}
+
+    with a term of 0 where :math:`P_r + R_r = 0`. Both boundaries empty: 1. Exactly one empty: 0.
+
+    Args:
+        y_pred: binarised prediction, one-hot, shape [B, C, H, W] or [B, C, H, W, D], values 0 and 1.
+        y: binarised ground truth of the same shape.
+        max_distance: largest tolerance in pixels, at least 1. SegDiff uses 5.
+        include_background: False drops channel 0 if there is more than one channel.
+
+    Returns:
+        Scores in 0..1, float32, shape [B, C] (one column less without background), on the device of ``y_pred``.
+
+    Raises:
+        ValueError: the shapes differ or are not 2-D or 3-D images, values are NaN or not binary, or ``max_distance``
+            is not a whole number above 0.
+
+    Example:
+        >>> mask = torch.zeros(1, 1, 16, 16)
+        >>> mask[..., 4:9, 4:9] = 1
+        >>> compute_boundary_f(mask, mask)
+        tensor([[1.]])
+    """
+    if isinstance(max_distance, bool) or int(max_distance) != max_distance or max_distance < 1:
+        raise ValueError(f"max_distance is {max_distance!r}, expected a whole number of pixels, at least 1.")
+    _check("y_pred", y_pred)
+    _check("y", y)
+    if y_pred.shape != y.shape:
+        raise ValueError(f"y_pred has shape {tuple(y_pred.shape)} and y {tuple(y.shape)}, expected equal shapes.")
+    device = y_pred.device
+    if not include_background:
+        y_pred, y = ignore_background(y_pred=y_pred, y=y)
+    predictions, truths = y_pred.bool().cpu().numpy(), y.bool().cpu().numpy()
+    scores = [
+        [_boundary_f(p, t, int(max_distance)) for p, t in zip(p_image, t_image, strict=True)]
+        for p_image, t_image in zip(predictions, truths, strict=True)
+    ]
+    return torch.tensor(scores, dtype=torch.float32, device=device).reshape(predictions.shape[:2])
+
+
+class BoundaryFMetric(CumulativeIterationMetric):
+    """Mean boundary F score over a data set; see :func:`compute_boundary_f` for the definition and the empty cases.
+
+    Args:
+        max_distance: largest tolerance in pixels; the score is the mean over tolerances 1..``max_distance``.
+        include_background: False drops channel 0 if there is more than one channel.
+        reduction: how ``aggregate`` reduces the [images, classes] buffer, see :class:`monai.utils.MetricReduction`.
+        get_not_nans: True makes ``aggregate`` return ``(score, not_nans)``.
+
+    Example:
+        >>> metric = BoundaryFMetric()
+        >>> mask = torch.zeros(2, 1, 16, 16)
+        >>> mask[..., 4:9, 4:9] = 1
+        >>> _ = metric(y_pred=mask, y=mask)
+        >>> metric.aggregate().item()
+        1.0
+    """
+
+    def __init__(
+        self,
+        max_distance: int = 5,
+        include_background: bool = True,
+        reduction: MetricReduction | str = MetricReduction.MEAN,
+        get_not_nans: bool = False,
+    ) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.include_background = include_background
+        self.reduction = reduction
+        self.get_not_nans = get_not_nans
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Scores of one batch, shape [B, C]; arguments and errors as in :func:`compute_boundary_f`."""
+        return compute_boundary_f(y_pred, y, self.max_distance, self.include_background)
+
+    def aggregate(
+        self, reduction: MetricReduction | str | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Reduce everything seen since the last ``reset``.
+
+        Args:
+            reduction: overrides the reduction given to the constructor for this call.
+
+        Returns:
+            The reduced score, or ``(score, not_nans)`` if ``get_not_nans``.
+
+        Raises:
+            ValueError: nothing has been computed yet.
+        """
+        data = self.get_buffer()
+        if not isinstance(data, torch.Tensor):
+            raise ValueError(f"the buffer holds {type(data).__name__}, expected a tensor; call the metric first.")
+        # The reduction writes into what it is given; a copy keeps the buffer whole for a second call.
+        score, not_nans = do_metric_reduction(data.clone(), reduction or self.reduction)
+        return (score, not_nans) if self.get_not_nans else score

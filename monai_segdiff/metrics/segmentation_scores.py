@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Overlap scores from pixel counts, and their bootstrap intervals over images."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["bootstrap_interval", "segmentation_scores"]
+
+SCORE_NAMES = ("dice", "iou", "precision", "recall")
+_ROUND_OFF = 1e-12
+
+
+def _score(name: str, tp: Any, fp: Any, fn: Any) -> np.ndarray:
+    """One score for arrays of counts; the edge cases are those of :func:`segmentation_scores`."""
+    tp, fp, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, fn))
+    numerator = 2 * tp if name == "dice" else tp
+    below = {"dice": 2 * tp + fp + fn, "iou": tp + fp + fn, "precision": tp + fp, "recall": tp + fn}
+    score = np.divide(numerator, below[name], out=np.zeros(np.shape(tp)), where=below[name] > 0)
+    return np.where(tp + fp + fn == 0, 1.0, score)
+
+
+def segmentation_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
+    """Dice, IoU, precision and recall of the foreground, defined for every count.
+
+    ========================== ==== ==== ========= ======
+    case                       dice iou  precision recall
+    ========================== ==== ==== ========= ======
+    truth and prediction empty 1    1    1         1
+    only the truth empty       0    0    0         0
+    only the prediction empty  0    0    0         0
+    both present, no overlap   0    0    0         0
+    ========================== ==== ==== ========= ======
+
+    Otherwise ``dice = 2 tp / (2 tp + fp + fn)`` (SegDiff's F1), ``iou = tp / (tp + fp + fn)``,
+    ``precision = tp / (tp + fp)`` and ``recall = tp / (tp + fn)``. So precision with an empty prediction and recall
+    with an empty truth, which would be 0 / 0, count as 0 unless there was nothing to find and nothing was found.
+
+    Args:
+        tp: number of foreground pixels found.
+        fp: number of background pixels marked as foreground.
+        fn: number of foreground pixels missed.
+
+    Returns:
+        ``{"dice": ..., "iou": ..., "precision": ..., "recall": ...}``, each in 0..1.
+
+    Raises:
+        ValueError: a count is negative or not a whole number.
+
+    Example:
+        >>> segmentation_scores(tp=2, fp=1, fn=1)["iou"]
+        0.5
+    """
+    for name, count in (("tp", tp), ("fp", fp), ("fn", fn)):
+        if not count >= 0 or int(count) != count:
+            raise ValueError(f"{name} is {count!r}, expected a whole number of pixels, at least 0.")
+    return {name: float(_score(name, tp, fp, fn)) for name in SCORE_NAMES}
+
+
+def bootstrap_interval(
+    values: Any,
+    statistic: str = "mean",
+    n_resamples: int = 2000,
+    confidence_level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval over images: how much the result depends on which images were in the set.
+
+    Images are drawn with replacement, so this is the spread from the choice of images only, not that from retraining
+    or from the sampler's noise.
+
+    Args:
+        values: one row per image. For ``statistic="mean"`` the score of each image, shape [N]; otherwise the counts
+            ``(tp, fp, fn)`` of each image, shape [N, 3].
+        statistic: ``"mean"`` for the mean of the images' scores, or ``"dice"``, ``"iou"``, ``"precision"``,
+            ``"recall"`` for that score of the counts summed over the resampled images (pooled score).
+        n_resamples: number of bootstrap samples.
+        confidence_level: e.g. 0.95 for the 2.5 % and 97.5 % percentiles.
+        seed: seed of the resampling; equal input gives equal intervals.
+
+    Returns:
+        ``(low, high)``, ``(v, v)`` if all images are equal, None if there are fewer than two images.
+
+    Raises:
+        ValueError: unknown ``statistic``, wrong shape, or values that are not finite.
+
+    Example:
+        >>> bootstrap_interval([0.5, 0.5, 0.5])
+        (0.5, 0.5)
+    """
+    if statistic != "mean" and statistic not in SCORE_NAMES:
+        raise ValueError(f"statistic is {statistic!r}, expected 'mean' or one of {SCORE_NAMES}.")
+    rows = np.asarray(values, dtype=np.float64)
+    if statistic == "mean" and rows.ndim != 1:
+        raise ValueError(f"values have shape {rows.shape}, expected [N] for the mean.")
+    if statistic != "mean" and rows.size and (rows.ndim != 2 or rows.shape[1] != 3):
+        raise ValueError(f"values have shape {rows.shape}, expected [N, 3] counts (tp, fp, fn) for {statistic!r}.")
+    if not np.isfinite(rows).all():
+        raise ValueError("values hold NaN or infinity, expected finite numbers.")
+    if len(rows) < 2:
+        return None
+
+    def compute(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
+        if statistic == "mean":
+            return np.mean(columns[0], axis=axis)
+        return _score(statistic, *(column.sum(axis=axis) for column in columns))
+
+    columns = (rows,) if statistic == "mean" else tuple(rows.T)
+    if (rows == rows[0]).all():
+        # The mean of n equal numbers may be off by round-off: use one image, whose score is the same by definition.
+        value = float(compute(*(column[:1] for column in columns)))
+        return value, value
+    # scipy 1.15 renamed the argument; older ones (Python 3.10) only know the old name.
+    seed_name = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
+    seeded: dict[str, Any] = {seed_name: np.random.default_rng(seed)}
+    interval = stats.bootstrap(
+        columns,
+        compute,
+        paired=len(columns) > 1,
+        vectorized=True,
+        method="percentile",
+        n_resamples=n_resamples,
+        confidence_level=confidence_level,
+        batch=max(1, 2_000_000 // len(rows)),  # bounds the memory for large sets
+        **seeded,
+    ).confidence_interval
+    low, high = float(interval.low), float(interval.high)
+    return (low, low) if high - low < _ROUND_OFF else (low, high)

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from .blocks import RRDB, ResidualDenseBlock
+from .nets import RRDBEncoder, SegDiffUNet, convert_released_state_dict
+from .schedulers import RespacedDDIMScheduler, RespacedDDPMScheduler, RespacedScheduler
+
+__all__ = [
+    "RRDB",
+    "RRDBEncoder",
+    "ResidualDenseBlock",
+    "RespacedDDIMScheduler",
+    "RespacedDDPMScheduler",
+    "RespacedScheduler",
+    "SegDiffUNet",
+    "convert_released_state_dict",
+]

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from .noise_schedules import segdiff_linear_beta
+from .respaced import RespacedScheduler
+from .respaced_ddim import RespacedDDIMScheduler
+from .respaced_ddpm import RespacedDDPMScheduler
+
+__all__ = ["RespacedDDIMScheduler", "RespacedDDPMScheduler", "RespacedScheduler", "segdiff_linear_beta"]

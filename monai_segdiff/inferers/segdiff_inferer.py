@@ -89,7 +89,9 @@ class SegDiffInferer(Inferer):
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, found {value}.")
         self.scheduler = copy.deepcopy(scheduler)
-        self.scheduler.set_timesteps(num_inference_steps or scheduler.num_train_timesteps)
+        self.scheduler.set_timesteps(
+            scheduler.num_train_timesteps if num_inference_steps is None else num_inference_steps
+        )
         self.num_generations = num_generations
         self.max_batch = max_batch or num_generations
         self.cache_image_features = cache_image_features

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import monai.bundle
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 __all__ = ["check_command_line"]
 
@@ -37,7 +37,7 @@ def check_command_line(arguments: Sequence[str] | None = None) -> None:
         return
     files = _as_list(options["config_file"])
     config = ConfigParser.load_config_files(files)
-    own = set(inspect.signature(monai.bundle.run).parameters)
+    own = {*inspect.signature(monai.bundle.run).parameters, *inspect.signature(ConfigWorkflow).parameters}
     for name in options.keys() - own:
         parts = name.replace("::", "#").split("#")
         if not _exists(config, parts):

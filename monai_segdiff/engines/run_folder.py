@@ -40,6 +40,8 @@ def prepare_run_folder(run_dir: str | Path, resume: bool = False, checkpoint: st
         if folder.is_dir() and any(folder.iterdir()) and not resume:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(folder.stat().st_mtime))
             aside = folder.with_name(f"{folder.name}-{stamp}")
+            while aside.exists():  # two runs that were last changed in the same second
+                aside = aside.with_name(aside.name + "+")
             folder.rename(aside)
             logger.warning("%s held an earlier run, which is now in %s.", folder, aside)
         folder.mkdir(parents=True, exist_ok=True)

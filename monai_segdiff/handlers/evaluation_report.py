@@ -19,14 +19,15 @@ from monai.config import PathLike
 from monai.utils import CommonKeys
 
 from ..data.atomic_write import atomic_write
-from ..metrics.boundary_f import compute_boundary_f
+from ..metrics.boundary_f import boundary_counts, boundary_f_of_counts
 from ..metrics.segmentation_scores import bootstrap_interval, segmentation_scores
 
 __all__ = ["EvaluationReport"]
 
-_POOLED = ("dice", "iou", "precision", "recall")
-_SCORES = (*_POOLED, "boundary_f")
+_OVERLAP = ("dice", "iou", "precision", "recall")
+_SCORES = (*_OVERLAP, "boundary_f")
 _COUNTS = ("tp", "fp", "fn")
+_BOUNDARY = "boundary_counts"
 _RESERVED = ("images", "mean", "pooled", "num_images", "empty_truth_images")
 
 
@@ -59,8 +60,8 @@ class EvaluationReport:
     For each image: tp, fp, fn (pixels), Dice, IoU, precision, recall (see
     :func:`monai_segdiff.metrics.segmentation_scores` for empty masks: both empty is 1, one empty is 0) and boundary F
     (:func:`monai_segdiff.metrics.compute_boundary_f`). Over the set: the *mean of images* of each score, which is what
-    SegDiff (arXiv 2112.00390) reports, and the *pooled* scores of the summed counts, in which large objects weigh more;
-    each with a 95 % bootstrap interval over images. Boundary F has no pooled form.
+    SegDiff (arXiv 2112.00390) reports, and the *pooled* scores of the summed counts, in which images with much
+    foreground weigh more; each with a 95 % bootstrap interval over images.
 
     ``metrics.json`` holds ``images`` (a list of rows), ``mean`` and ``pooled`` (``{score: {"value", "interval"}}``,
     ``interval`` null for a single image), ``num_images``, ``empty_truth_images`` and everything in ``summary``. A
@@ -134,8 +135,9 @@ class EvaluationReport:
         # Counted as integers: MONAI's get_confusion_matrix sums float32, which is inexact above 2^24 voxels.
         hits = (predicted & truth, predicted & ~truth, ~predicted & truth)
         counts = dict(zip(_COUNTS, (int(hit.sum()) for hit in hits), strict=True))
-        boundary = compute_boundary_f(predicted[None], truth[None], self.boundary_distance)
-        return {**segmentation_scores(**counts), "boundary_f": float(boundary), **counts}
+        boundary = boundary_counts(predicted[0].cpu().numpy(), truth[0].cpu().numpy(), self.boundary_distance)
+        scores = {**segmentation_scores(**counts), "boundary_f": float(boundary_f_of_counts(*boundary))}
+        return {**scores, **counts, _BOUNDARY: boundary.tolist()}
 
     def _gather(self) -> list[dict[str, Any]]:
         """Rows of all ranks, each image once, sorted by path, with names short enough for a table."""
@@ -173,7 +175,12 @@ class EvaluationReport:
         totals = segmentation_scores(*(sum(column) for column in zip(*counts, strict=True)))
         pooled = {
             score: {"value": totals[score], "interval": bootstrap_interval(counts, statistic=score)}
-            for score in _POOLED
+            for score in _OVERLAP
+        }
+        boundary = [row.pop(_BOUNDARY) for row in rows]
+        pooled["boundary_f"] = {
+            "value": float(boundary_f_of_counts(*(sum(column) for column in zip(*boundary, strict=True)))),
+            "interval": bootstrap_interval(boundary, statistic=boundary_f_of_counts),
         }
         for kind, scores in (("mean", mean), ("pooled", pooled)):
             for score, result in scores.items():
@@ -214,9 +221,8 @@ def _table(rows: list[dict[str, Any]], mean: dict[str, Any], pooled: dict[str, A
     for title, scores in (("mean of images", mean), ("pooled", pooled)):
         values, intervals = [title], ["  95 % interval"]
         for score in _SCORES:
-            result = scores.get(score)
-            interval = result and result["interval"]
-            values.append(f"{result['value']:.4f}" if result else "-")
+            interval = scores[score]["interval"]
+            values.append(f"{scores[score]['value']:.4f}")
             intervals.append(f"{interval[0]:.4f}..{interval[1]:.4f}" if interval else "-")
         lines += [values, intervals]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

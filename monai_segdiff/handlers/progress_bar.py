@@ -36,7 +36,7 @@ class ProgressBar:
         if idist.get_rank() == 0:
             engine.add_event_handler(Events.EPOCH_STARTED, self._open)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
-            engine.add_event_handler(Events.COMPLETED, self._close)
+            engine.add_event_handler(Events.COMPLETED, self._finish)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _open(self, engine: Workflow) -> None:
@@ -48,9 +48,12 @@ class ProgressBar:
             self.bar = tqdm(total=total, initial=done, desc=self.description, unit=self.unit, dynamic_ncols=True)
 
     def _update(self, engine: Workflow) -> None:
-        if self.bar is None:
-            return
-        if self.show_loss:
+        if self.bar is not None:
+            self._show_values(engine)
+            self.bar.update(1)
+
+    def _show_values(self, engine: Workflow) -> None:
+        if self.bar is not None and self.show_loss:
             shown = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}"}
             shown["loss"] = f"{from_engine('loss', first=True)(engine.state.output):.4f}"
             if self.evaluator is not None and self.evaluator.state.best_metric_epoch > 0:
@@ -58,7 +61,10 @@ class ProgressBar:
                 shown["Dice"] = "-" if last is None else f"{last:.4f}"
                 shown["best"] = f"{self.evaluator.state.best_metric:.4f}"
             self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(1)
+
+    def _finish(self, engine: Workflow) -> None:
+        self._show_values(engine)  # the last epoch's validation came after its last iteration
+        self._close(engine)
 
     def _close(self, engine: Workflow) -> None:
         if self.bar is not None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise CheckpointError(f"Checkpoint {path} does not exist.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch raises many types on damaged files, OSError and KeyError among them
         raise CheckpointError(f"Checkpoint {path} is damaged or not a PyTorch checkpoint: {error}") from error
 
 

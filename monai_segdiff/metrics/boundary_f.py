@@ -12,7 +12,7 @@ from monai.metrics.utils import do_metric_reduction, ignore_background
 from monai.utils import MetricReduction
 from scipy.ndimage import distance_transform_edt
 
-__all__ = ["BoundaryFMetric", "compute_boundary_f"]
+__all__ = ["BoundaryFMetric", "boundary_counts", "boundary_f_of_counts", "compute_boundary_f"]
 
 
 def _boundary_map(mask: np.ndarray) -> np.ndarray:
@@ -27,26 +27,48 @@ def _boundary_map(mask: np.ndarray) -> np.ndarray:
     return boundary
 
 
-def _boundary_f(prediction: np.ndarray, truth: np.ndarray, max_distance: int) -> float:
-    """Boundary F of one pair of boolean masks."""
+def boundary_counts(prediction: np.ndarray, truth: np.ndarray, max_distance: int = 5) -> np.ndarray:
+    """Count what the boundary F of one pair of masks is made of; the counts of several images may be added.
+
+    Args:
+        prediction: boolean mask, ``[*spatial]``.
+        truth: boolean mask of the same shape.
+        max_distance: largest tolerance R in pixels.
+
+    Returns:
+        int64 ``[2 + 2 R]``: predicted boundary pixels, true ones, the predicted ones that lie within 1..R pixels of the
+        true boundary, and the true ones that lie within 1..R pixels of the predicted boundary.
+    """
     predicted, true = _boundary_map(prediction), _boundary_map(truth)
-    if not predicted.any() or not true.any():
-        return float(predicted.any() == true.any())
+    totals = [predicted.sum(), true.sum()]
+    if not all(totals):
+        return np.array([*totals, *[0] * (2 * max_distance)])
     # Distances are only read on boundary pixels, so the part of the image that holds none of them can be cut off.
     spans = [(found.min(), found.max() + 1) for found in np.nonzero(predicted | true)]
     box = tuple(slice(int(low), int(high)) for low, high in spans)
     predicted, true = predicted[box], true[box]
     # "Inside the other boundary dilated by a disk of radius r" is the same as "at most r away from the other boundary":
     # one distance map serves all radii.
-    from_predicted = distance_transform_edt(~true)[predicted]
-    from_true = distance_transform_edt(~predicted)[true]
-    scores = []
-    for radius in range(1, max_distance + 1):
-        precision = float(np.mean(from_predicted <= radius))
-        recall = float(np.mean(from_true <= radius))
-        total = precision + recall
-        scores.append(2 * precision * recall / total if total else 0.0)
-    return float(np.mean(scores))
+    distances = (distance_transform_edt(~true)[predicted], distance_transform_edt(~predicted)[true])
+    radii = range(1, max_distance + 1)
+    return np.array([*totals, *((distance <= radius).sum() for distance in distances for radius in radii)])
+
+
+def boundary_f_of_counts(*counts: np.ndarray) -> np.ndarray:
+    """Boundary F of (summed) :func:`boundary_counts`.
+
+    Args:
+        counts: the 2 + 2 R counts, each of any shape ``[...]``.
+
+    Returns:
+        Scores in 0..1, float64 ``[...]``. Both boundaries empty: 1. Exactly one empty: 0.
+    """
+    predicted, true = (np.asarray(total, dtype=np.float64) for total in counts[:2])
+    found = np.asarray(counts[2:], dtype=np.float64)
+    precision, recall = np.split(found / np.maximum([predicted, true], 1).repeat(len(found) // 2, axis=0), 2)
+    total = precision + recall
+    scores = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0).mean(axis=0)
+    return np.where((predicted == 0) & (true == 0), 1.0, scores)
 
 
 def _check(name: str, value: torch.Tensor) -> None:
@@ -107,10 +129,10 @@ def compute_boundary_f(
         y_pred, y = ignore_background(y_pred=y_pred, y=y)
     predictions, truths = y_pred.bool().cpu().numpy(), y.bool().cpu().numpy()
     scores = [
-        [_boundary_f(p, t, int(max_distance)) for p, t in zip(p_image, t_image, strict=True)]
+        [boundary_f_of_counts(*boundary_counts(p, t, int(max_distance))) for p, t in zip(p_image, t_image, strict=True)]
         for p_image, t_image in zip(predictions, truths, strict=True)
     ]
-    return torch.tensor(scores, dtype=torch.float32, device=device).reshape(predictions.shape[:2])
+    return torch.tensor(np.array(scores), dtype=torch.float32, device=device).reshape(predictions.shape[:2])
 
 
 class BoundaryFMetric(CumulativeIterationMetric):

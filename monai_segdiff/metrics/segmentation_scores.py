@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def segmentation_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
 
 def bootstrap_interval(
     values: Any,
-    statistic: str = "mean",
+    statistic: str | Callable[..., np.ndarray] = "mean",
     n_resamples: int = 2000,
     confidence_level: float = 0.95,
     seed: int = 0,
@@ -77,7 +78,8 @@ def bootstrap_interval(
         values: one row per image. For ``statistic="mean"`` the score of each image, shape [N]; otherwise the counts
             ``(tp, fp, fn)`` of each image, shape [N, 3].
         statistic: ``"mean"`` for the mean of the images' scores, or ``"dice"``, ``"iou"``, ``"precision"``,
-            ``"recall"`` for that score of the counts summed over the resampled images (pooled score).
+            ``"recall"`` for that score of the counts summed over the resampled images (pooled score); or a function of
+            such summed counts, one array for each of the K columns of ``values`` ``[N, K]``.
         n_resamples: number of bootstrap samples.
         confidence_level: e.g. 0.95 for the 2.5 % and 97.5 % percentiles.
         seed: seed of the resampling; equal input gives equal intervals.
@@ -92,12 +94,12 @@ def bootstrap_interval(
         >>> bootstrap_interval([0.5, 0.5, 0.5])
         (0.5, 0.5)
     """
-    if statistic != "mean" and statistic not in SCORE_NAMES:
+    if isinstance(statistic, str) and statistic not in ("mean", *SCORE_NAMES):
         raise ValueError(f"statistic is {statistic!r}, expected 'mean' or one of {SCORE_NAMES}.")
     rows = np.asarray(values, dtype=np.float64)
     if statistic == "mean" and rows.ndim != 1:
         raise ValueError(f"values have shape {rows.shape}, expected [N] for the mean.")
-    if statistic != "mean" and rows.size and (rows.ndim != 2 or rows.shape[1] != 3):
+    if statistic in SCORE_NAMES and rows.size and (rows.ndim != 2 or rows.shape[1] != 3):
         raise ValueError(f"values have shape {rows.shape}, expected [N, 3] counts (tp, fp, fn) for {statistic!r}.")
     if not np.isfinite(rows).all():
         raise ValueError("values hold NaN or infinity, expected finite numbers.")
@@ -107,7 +109,8 @@ def bootstrap_interval(
     def compute(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
         if statistic == "mean":
             return np.mean(columns[0], axis=axis)
-        return _score(statistic, *(column.sum(axis=axis) for column in columns))
+        sums = [column.sum(axis=axis) for column in columns]
+        return _score(statistic, *sums) if isinstance(statistic, str) else statistic(*sums)
 
     columns = (rows,) if statistic == "mean" else tuple(rows.T)
     if (rows == rows[0]).all():

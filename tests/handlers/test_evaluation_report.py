@@ -18,7 +18,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import DiceMetric, MeanIoU
 
 from monai_segdiff.handlers.evaluation_report import EvaluationReport
-from monai_segdiff.metrics.boundary_f import compute_boundary_f
+from monai_segdiff.metrics.boundary_f import boundary_counts, boundary_f_of_counts, compute_boundary_f
 
 SHAPE = (1, 12, 16)
 
@@ -90,7 +90,10 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tp == int((predictions * truths).sum())
     assert report["pooled"]["iou"]["value"] == pytest.approx(tp / (tp + fp + fn))
     assert engine.state.metrics["report_pooled_dice"] == report["pooled"]["dice"]["value"]
-    assert "boundary_f" not in report["pooled"]
+    pairs = [(p[0].numpy() > 0, t[0].numpy() > 0) for p, t in zip(predictions, truths, strict=True)]
+    added = sum(boundary_counts(*pair) for pair in pairs)
+    assert report["pooled"]["boundary_f"]["value"] == pytest.approx(float(boundary_f_of_counts(*added)))
+    assert "boundary_counts" not in report["images"][0]
     by_name = {row["name"]: row for row in report["images"]}
     assert [by_name["a.png"][score] for score in ("dice", "recall", "boundary_f")] == [1, 1, 1]
     assert [by_name[n][s] for n in ("b.png", "c.png") for s in ("dice", "precision", "recall")] == [0] * 6
@@ -99,7 +102,7 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a.png", "b.png", "c.png", "d.png", "e.png", "mean", "pooled"]
     assert float(rows[-2]["dice"]) == report["mean"]["dice"]["value"]
-    assert rows[-2]["tp"] == rows[-1]["boundary_f"] == ""
+    assert rows[-2]["tp"] == ""
     assert int(rows[-1]["tp"]) == tp
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["metrics.csv", "metrics.json"]
 

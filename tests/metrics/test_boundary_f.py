@@ -8,7 +8,12 @@ from monai.data import MetaTensor
 from scipy.ndimage import binary_dilation
 from skimage.morphology import ball, disk
 
-from monai_segdiff.metrics.boundary_f import BoundaryFMetric, compute_boundary_f
+from monai_segdiff.metrics.boundary_f import (
+    BoundaryFMetric,
+    boundary_counts,
+    boundary_f_of_counts,
+    compute_boundary_f,
+)
 
 
 def brute_boundary(mask: np.ndarray) -> np.ndarray:
@@ -98,6 +103,16 @@ EMPTY, FULL, OBJECT = np.zeros((40, 30), bool), np.ones((40, 30), bool), square(
 )
 def test_empty_cases(prediction: np.ndarray, truth: np.ndarray, expected: float) -> None:
     assert compute_boundary_f(one_hot(prediction), one_hot(truth)).item() == expected
+
+
+def test_added_counts_score_like_one_large_image() -> None:
+    generator = np.random.default_rng(0)
+    pairs = [[np.pad(generator.random((15, 12)) < 0.1, 8) for _ in range(2)] for _ in range(3)]
+    pairs.append([np.zeros((31, 28), dtype=bool), square(9, 9, shape=(31, 28))])
+    added = sum(boundary_counts(*pair, 5) for pair in pairs)
+    # Side by side, with margins wider than the tolerance, the images cannot tell that they have neighbours.
+    together = [one_hot(np.concatenate(masks)) for masks in zip(*pairs, strict=True)]
+    assert float(boundary_f_of_counts(*added)) == pytest.approx(compute_boundary_f(*together, 5).item(), abs=1e-6)
 
 
 def test_last_row_and_column() -> None:

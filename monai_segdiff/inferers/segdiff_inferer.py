@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import nn
 from torch.nn import functional as F
@@ -212,12 +213,16 @@ class SegDiffInferer(Inferer):
 
 def _check_image(image: torch.Tensor, network: SegDiffUNet) -> None:
     dims, channels = network.spatial_dims, network.image_channels
+    files = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
+    where = f" in {files}" if files else ""
     if image.ndim != dims + 2 or image.shape[1] != channels:
-        raise ValueError(f"Expected images [B, {channels}, {dims} spatial sizes], found shape {list(image.shape)}.")
+        raise ValueError(
+            f"Expected images [B, {channels}, {dims} spatial sizes], found shape {list(image.shape)}{where}."
+        )
     if image.numel() == 0:
-        raise ValueError(f"Expected a non-empty image, found shape {list(image.shape)}.")
+        raise ValueError(f"Expected a non-empty image, found shape {list(image.shape)}{where}.")
     if not torch.isfinite(image).all():
-        raise ValueError("The image holds NaN or infinite values.")
+        raise ValueError(f"Expected finite values, found NaN or infinity{where}.")
 
 
 def _pad_to_multiple(image: torch.Tensor, divisor: int) -> torch.Tensor:

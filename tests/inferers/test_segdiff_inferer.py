@@ -222,13 +222,19 @@ def test_engine_arguments_are_ignored(network: SegDiffUNet, image: torch.Tensor)
         (torch.zeros(3, 16, 16), r"found shape \[3, 16, 16\]"),
         (torch.zeros(1, 3, 16, 16, 16), r"found shape \[1, 3, 16, 16, 16\]"),
         (torch.zeros(1, 3, 0, 16), "non-empty image"),
-        (torch.full((1, 3, 16, 16), float("nan")), "NaN or infinite"),
-        (torch.full((1, 3, 16, 16), float("inf")), "NaN or infinite"),
+        (torch.full((1, 3, 16, 16), float("nan")), "Expected finite values, found NaN or infinity"),
+        (torch.full((1, 3, 16, 16), float("inf")), "Expected finite values, found NaN or infinity"),
     ],
 )
 def test_bad_images(network: SegDiffUNet, bad: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         inferer()(bad, network)
+
+
+def test_errors_name_the_file(network: SegDiffUNet) -> None:
+    image = MetaTensor(torch.full((1, 3, 16, 16), float("nan")), meta={"filename_or_obj": "slide_7.tif"})
+    with pytest.raises(ValueError, match=r"slide_7\.tif"):
+        inferer()(image, network)
 
 
 @pytest.mark.parametrize(

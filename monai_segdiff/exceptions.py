@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AnnotationError", "CheckpointError", "DatasetError", "ImageError"]
+__all__ = ["AnnotationError", "CheckpointError", "DatasetError", "DivergenceError", "ImageError"]
 
 
 class DatasetError(ValueError):
@@ -20,3 +20,7 @@ class AnnotationError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint is missing, damaged, or was written for another network."""
+
+
+class DivergenceError(RuntimeError):
+    """The loss of a training run, or the output of a network, is no longer a finite number."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .aperio_reader import AperioReader
+from .atomic_image_writer import AtomicPILWriter
 from .atomic_write import atomic_write
 from .image_datalist import image_datalist
 from .mask_reader import MaskReader
@@ -14,6 +15,7 @@ from .sample import generate_sample_dataset
 
 __all__ = [
     "AperioReader",
+    "AtomicPILWriter",
     "MaskReader",
     "RGBReader",
     "atomic_write",

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from ..exceptions import DatasetError
 from .atomic_write import atomic_write
@@ -39,8 +40,8 @@ def monuseg_split(
         val_dataset_dir: another such folder, for validation.
         val_fraction: share of the images that validate, between 0 and 1 (neither included).
         split_file: JSON file. If it exists, it is used and nothing else is looked at; if not, the parts are written
-            to it: ``{"training": [{"name", "image", "label"}, ...], "validation": [...]}``, absolute paths. Paths in
-            a file written by hand may be relative to it.
+            to it: ``{"training": [{"name", "image", "label"}, ...], "validation": [...]}``, absolute paths, with the
+            SHA-256 of the training images. Paths in a file written by hand may be relative to it.
 
     Returns:
         ``{"training": [...], "validation": [...]}`` of ``{"name", "image", "label"}`` dictionaries.
@@ -65,9 +66,14 @@ def monuseg_split(
         parts = {"training": everything, "validation": monuseg_datalist(val_dataset_dir)}
     else:
         parts = _divide(everything, val_fraction, absolute(dataset_dir))
-    _check_parts(parts, f"{absolute(dataset_dir)} and {absolute(val_dataset_dir or dataset_dir)}")
+    source = f"{absolute(dataset_dir)} and {absolute(val_dataset_dir or dataset_dir)}"
+    _check_parts(parts, source)
+    shared = set(_contents(parts["training"])) & set(_contents(parts["validation"]))
+    if shared:
+        copies = [entry["name"] for entry in parts["validation"] if _sha256(entry["image"]) in shared]
+        raise DatasetError(f"{source}: the same image is in both parts: {name_some(copies)}; expected it once.")
     if split_file is not None:
-        _write_json(absolute(split_file), parts)
+        _write_json(absolute(split_file), {**parts, "training_sha256": _contents(parts["training"])})
     return parts
 
 
@@ -78,8 +84,8 @@ def evaluation_datalist(
 
     Args:
         dataset_dir: a folder that :func:`~monai_segdiff.data.monuseg.monuseg_datalist` knows.
-        training_split: split file of the training, see :func:`monuseg_split`. The images named in its ``"training"``
-            part are left out. A file that does not exist leaves nothing out.
+        training_split: split file of the training, see :func:`monuseg_split`. The images of its ``"training"``
+            part are left out, recognised by their content. Without the file nothing is left out, with a warning.
 
     Returns:
         ``{"name", "image", "label"}`` dictionaries, sorted by name.
@@ -93,10 +99,15 @@ def evaluation_datalist(
     """
     everything = monuseg_datalist(dataset_dir)
     if training_split is None or not absolute(training_split).exists():
+        logger.warning("%s: the split of the training is not known; some images may be training images.", dataset_dir)
         return everything
     path = absolute(training_split)
-    trained = {entry["name"] for entry in _read_split(path)["training"]}
-    remaining = [entry for entry in everything if entry["name"] not in trained]
+    names = {entry["name"] for entry in _read_split(path)["training"]}
+    contents = json.loads(path.read_text(encoding="utf-8")).get("training_sha256")
+    if contents is None:
+        remaining = [entry for entry in everything if entry["name"] not in names]
+    else:
+        remaining = [entry for entry in everything if _sha256(entry["image"]) not in contents]
     left_out = len(everything) - len(remaining)
     logger.info("Left out %d of %d images that are in the training part of %s.", left_out, len(everything), path)
     if not remaining:
@@ -157,14 +168,14 @@ def _read_split(path: Path) -> dict[str, Datalist]:
 
 
 def _check_parts(parts: dict[str, Datalist], source: str) -> None:
-    for key in ("name", "image"):
-        seen: dict[str, str] = {}
-        for part in PARTS:
-            for entry in parts[part]:
-                if entry[key] in seen:
-                    where = "in both parts" if seen[entry[key]] != part else f"twice in '{part}'"
-                    raise DatasetError(f"{source}: the {key} '{entry[key]}' is {where}; expected it once.")
-                seen[entry[key]] = part
+    for part in PARTS:
+        names = [entry["name"] for entry in parts[part]]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DatasetError(f"{source}: the name '{twice[0]}' is twice in '{part}'; expected it once.")
+    images = [{entry["image"] for entry in parts[part]} for part in PARTS]
+    for image in sorted(images[0] & images[1]):
+        raise DatasetError(f"{source}: the image '{image}' is in both parts; expected it once.")
     patients = [{_patient(entry["name"]) for entry in parts[part]} for part in PARTS]
     shared = sorted(patients[0] & patients[1])
     if shared:
@@ -191,7 +202,15 @@ def _warn_about_other_data(
         logger.warning("%s: %d images lie outside the dataset folders given: %s.", path, len(outside), outside[0])
 
 
-def _write_json(path: Path, content: dict[str, Datalist]) -> None:
+def _contents(entries: Datalist) -> list[str]:
+    return [_sha256(entry["image"]) for entry in entries]
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

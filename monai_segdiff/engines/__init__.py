@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from .command_line import check_command_line
+from .command_line import check_command_line, next_command
+from .processes import start_processes
 from .run_folder import prepare_run_folder
 from .sample_dataset import prepare_sample_dataset
 from .segdiff_prepare_batch import SegDiffPrepareBatch
 
-__all__ = ["SegDiffPrepareBatch", "check_command_line", "prepare_run_folder", "prepare_sample_dataset"]
+__all__ = [
+    "SegDiffPrepareBatch",
+    "check_command_line",
+    "next_command",
+    "prepare_run_folder",
+    "prepare_sample_dataset",
+    "start_processes",
+]

@@ -24,7 +24,7 @@ def prepare_sample_dataset(sample_dir: str | Path) -> Path:
     with idist.one_rank_first():
         if idist.get_rank() == 0:
             print(
-                f"No --dataset_dir given: using generated sample images in {sample_dir}. "
+                f"Using the generated sample images in {sample_dir}. "
                 "For real images add --dataset_dir FOLDER, the folder of the MoNuSeg download."
             )
         return generate_sample_dataset(sample_dir)

@@ -3,20 +3,24 @@ from __future__ import annotations
 
 from .atomic_save import atomic_save
 from .best_model_saver import BestModelSaver
+from .divergence_guard import DivergenceGuard
 from .evaluation_report import EvaluationReport
 from .gradient_clipping import GradientClipping
 from .progress_bar import ProgressBar
 from .training_checkpoint import TrainingCheckpoint
 from .training_curves import TrainingCurves
+from .weight_average import WeightAverage
 from .weights_loader import WeightsLoader, load_weights
 
 __all__ = [
     "BestModelSaver",
+    "DivergenceGuard",
     "EvaluationReport",
     "GradientClipping",
     "ProgressBar",
     "TrainingCheckpoint",
     "TrainingCurves",
+    "WeightAverage",
     "WeightsLoader",
     "atomic_save",
     "load_weights",

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Events
 from monai.engines import Workflow
 from torch import nn
 
+from ..data.atomic_write import atomic_write
 from .atomic_save import atomic_save
 
 __all__ = ["BestModelSaver"]
@@ -22,13 +25,14 @@ class BestModelSaver:
     Args:
         network: whose weights to save: the averaged network that the evaluator runs.
         path: file to write, atomically.
-        dtype: floating-point type on disk; ``torch.float16`` halves the file. Default: as in the network.
+        settings: what the weights depend on and their shapes do not show, such as what the network predicts; written
+            beside them, as ``.json`` of the same name, for :func:`load_weights` to compare.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, network: nn.Module, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
         self.network = network
-        self.path = path
-        self.dtype = dtype
+        self.path = Path(path)
+        self.settings = settings
 
     def attach(self, engine: Workflow) -> None:
         """Register with an evaluator that has a key metric."""
@@ -40,7 +44,7 @@ class BestModelSaver:
             return
         state = getattr(self.network, "module", self.network).state_dict()
         # On the CPU, so that the file loads on machines without the training device.
-        atomic_save({key: value.cpu().to(self._dtype_of(value)) for key, value in state.items()}, self.path)
-
-    def _dtype_of(self, value: torch.Tensor) -> torch.dtype:
-        return self.dtype if self.dtype is not None and value.is_floating_point() else value.dtype
+        atomic_save({key: value.cpu() for key, value in state.items()}, self.path)
+        if self.settings is not None:
+            with atomic_write(self.path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps(dict(self.settings), indent=2) + "\n", encoding="utf-8")

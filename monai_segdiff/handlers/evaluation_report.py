@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
@@ -29,10 +30,6 @@ _SCORES = (*_OVERLAP, "boundary_f")
 _COUNTS = ("tp", "fp", "fn")
 _BOUNDARY = "boundary_counts"
 _RESERVED = ("images", "mean", "pooled", "num_images", "empty_truth_images")
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def _path_of(value: Any) -> str:
@@ -120,7 +117,7 @@ class EvaluationReport:
                 "dictionary per image; use the evaluator with decollate=True."
             )
         for item, result in zip(batch, output, strict=True):
-            path = _path_of(item[CommonKeys.IMAGE]) or f"unnamed-{_rank()}"
+            path = _path_of(item[CommonKeys.IMAGE]) or f"unnamed-{idist.get_rank()}"
             files = (path, _path_of(result[CommonKeys.LABEL]))
             row = self._score(path, result[CommonKeys.PRED], result[CommonKeys.LABEL])
             self._rows[(files[0], files[1], self._seen[files])] = row
@@ -142,8 +139,8 @@ class EvaluationReport:
     def _gather(self) -> list[dict[str, Any]]:
         """Rows of all ranks, each image once, sorted by path, with names short enough for a table."""
         rows = self._rows
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list[Any] = [None] * dist.get_world_size()
+        if idist.get_world_size() > 1:
+            parts: list[Any] = [None] * idist.get_world_size()
             dist.all_gather_object(parts, rows)
             rows = {}
             for part in parts:
@@ -185,7 +182,7 @@ class EvaluationReport:
         for kind, scores in (("mean", mean), ("pooled", pooled)):
             for score, result in scores.items():
                 engine.state.metrics[f"report_{kind}_{score}"] = result["value"]
-        if _rank() != 0:
+        if idist.get_rank() != 0:
             return
         report = {
             **self.summary,

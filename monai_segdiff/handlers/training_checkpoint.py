@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..exceptions import CheckpointError
 from .atomic_save import atomic_save
-from .weights_loader import load_state, read_checkpoint
+from .weights_loader import check_settings, load_state, read_checkpoint
 
 __all__ = ["TrainingCheckpoint"]
 
@@ -38,10 +38,11 @@ class TrainingCheckpoint:
         evaluator: the validation engine.
         interval: epochs between two saves. The last epoch is saved as well.
         resume: go on from ``path`` when the trainer starts.
+        settings: what the weights depend on and their shapes do not show; must be the same on resuming.
 
     Raises:
-        CheckpointError: when the trainer starts: nothing to resume, a damaged file, a file of another network, or a
-            run that has already reached ``max_epochs``.
+        CheckpointError: when the trainer starts: nothing to resume, a damaged file, a file of another network or other
+            settings, or a run that has already reached ``max_epochs``.
     """
 
     def __init__(
@@ -51,12 +52,15 @@ class TrainingCheckpoint:
         evaluator: Workflow | None = None,
         interval: int = 1,
         resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self.save_dict = {name: getattr(item, "module", item) for name, item in save_dict.items()}
         self.evaluator = evaluator
         self.interval = interval
         self.resume = resume
+        self.settings = dict(settings or {})
+        self.saved_epoch: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
@@ -66,14 +70,18 @@ class TrainingCheckpoint:
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval) | Events.COMPLETED, self.save)
 
     def save(self, engine: Engine) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, unless the epoch has been saved already."""
+        if engine.state.epoch == self.saved_epoch:
+            return
         state: dict[str, Any] = {name: item.state_dict() for name, item in self.save_dict.items()}
         state["trainer"] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        state["settings"] = self.settings
         if self.evaluator is not None:
             # Metrics may be numpy scalars, which a safe load refuses.
             best = self.evaluator.state.best_metric, self.evaluator.state.best_metric_epoch
             state["evaluator"] = {"best_metric": float(best[0]), "best_metric_epoch": int(best[1])}
         atomic_save(state, self.path)
+        self.saved_epoch = engine.state.epoch
 
     def load(self, engine: Engine) -> None:
         """Restore every object from the checkpoint."""
@@ -87,6 +95,7 @@ class TrainingCheckpoint:
                 f"The run in {self.path} has already done {epoch} epochs; give a larger max_epochs than "
                 f"{engine.state.max_epochs} to train on."
             )
+        check_settings(checkpoint.get("settings", {}), self.settings, self.path)
         # Networks first: they tell whether the checkpoint fits before anything else is changed.
         for name, item in self.save_dict.items():
             if isinstance(item, nn.Module):

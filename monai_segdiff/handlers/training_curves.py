@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -68,14 +68,15 @@ class TrainingCurves:
     and of each validation (less often once writing takes more than 5 % of the time), the picture at most every
     ``draw_interval`` seconds, and both at the end of the run. Only rank 0 records and writes.
 
-    A run that resumes continues its history if this handler is among the objects that the checkpoint saves and loads.
-    Attach it before the checkpoint saver, so that a checkpoint holds the loss of its own iteration.
+    A run that resumes continues the history that it finds, up to the iteration that it goes on from. Attach this
+    handler after the one that restores the run.
 
     Args:
         output_dir: folder to write to; created if needed.
         evaluator: the validating evaluator, or None if the run has none.
         metric_name: name of the score in the evaluator's ``state.metrics``.
         draw_interval: least time between two pictures, in seconds.
+        resume: continue the ``history.json`` in ``output_dir``.
 
     Example:
         >>> curves = TrainingCurves("run", evaluator, metric_name="val_dice")  # doctest: +SKIP
@@ -88,10 +89,12 @@ class TrainingCurves:
         evaluator: Engine | None = None,
         metric_name: str = "val_dice",
         draw_interval: float = 5.0,
+        resume: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.evaluator = evaluator
         self.metric_name = metric_name
+        self.resume = resume
         self._loss: dict[str, list[Any]] = {"iteration": [], "value": []}
         self._validation: dict[str, list[Any]] = {"epoch": [], "iteration": [], "value": []}
         self._pending: list[tuple[int, torch.Tensor]] = []
@@ -104,39 +107,26 @@ class TrainingCurves:
         Args:
             engine: trainer whose output holds ``"loss"``, decollated or not.
         """
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if idist.get_rank() != 0:
             return
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self._continue)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._record_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write, force=False)
         engine.add_event_handler(Events.COMPLETED, self._write, force=True)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._record_metric, engine)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The history so far, for a checkpoint."""
-        self._collect()
-        return {
-            "loss": {name: list(column) for name, column in self._loss.items()},
-            "validation": {name: list(column) for name, column in self._validation.items()},
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue the history of :meth:`state_dict`.
-
-        Args:
-            state_dict: what ``state_dict`` returned.
-
-        Raises:
-            ValueError: it is not a history of this handler.
-        """
-        parts = []
-        for name, columns in (("loss", self._loss), ("validation", self._validation)):
-            part = state_dict.get(name)
-            if not isinstance(part, Mapping) or set(part) != set(columns) or len({len(v) for v in part.values()}) != 1:
-                raise ValueError(f"{name} is {part!r}, expected lists {sorted(columns)} of equal length.")
-            parts.append({column: list(part[column]) for column in columns})
-        self._loss, self._validation = parts
-        self._pending = []
+    def _continue(self, engine: Engine) -> None:
+        """Take over the history of the run so far; what lies behind the restored iteration will be run again."""
+        path = self.output_dir / "history.json"
+        if not path.is_file():
+            return
+        history = json.loads(path.read_text(encoding="utf-8"))
+        for columns, saved in ((self._loss, history["loss"]), (self._validation, history["validation"])):
+            kept = [i for i, iteration in enumerate(saved["iteration"]) if iteration <= engine.state.iteration]
+            for name in columns:
+                columns[name] = [math.nan if saved[name][i] is None else saved[name][i] for i in kept]
 
     def _record_loss(self, engine: Engine) -> None:
         output: Any = engine.state.output

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,21 @@ def read_checkpoint(path: str | Path) -> Any:
         raise CheckpointError(f"Checkpoint {path} is damaged or not a PyTorch checkpoint: {error}") from error
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def load_weights(network: nn.Module, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
     """Load weights into a network; every tensor must find its place.
 
     Args:
         network: the network, plain or wrapped for distributed training.
         path: a state dict, plain or under the key ``model``. Half-precision tensors are widened.
+        settings: what the weights must have been trained with; compared with the ``.json`` file of the same name beside
+            ``path``, if there is one. The shapes of weights do not tell, for example, what the network predicts.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or was written for another network.
+        CheckpointError: the file is missing, damaged, or was written for another network or other settings.
     """
+    beside = Path(path).with_suffix(".json")
+    if settings is not None and beside.is_file():
+        check_settings(json.loads(beside.read_text(encoding="utf-8")), settings, path)
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
     load_state(getattr(network, "module", network), state, path)
@@ -63,21 +69,38 @@ def load_state(network: nn.Module, state: Any, path: str | Path) -> None:
     network.load_state_dict(dict(state))
 
 
+def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: str | Path) -> None:
+    """Compare the settings of a checkpoint with those of the configs.
+
+    Raises:
+        CheckpointError: they differ; the message names what does.
+    """
+    differing = [name for name in expected if name in found and found[name] != expected[name]]
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"Checkpoint {path} was trained with {name}={found[name]!r}, expected {expected[name]!r} as configured; "
+            f"differing settings: {differing}."
+        )
+
+
 class WeightsLoader:
     """Handler that loads weights into a network when the engine starts; see :func:`load_weights`.
 
     Args:
         network: the network.
         path: the checkpoint.
+        settings: what the weights must have been trained with.
     """
 
-    def __init__(self, network: nn.Module, path: str | Path) -> None:
+    def __init__(self, network: nn.Module, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
         self.network = network
         self.path = path
+        self.settings = settings
 
     def attach(self, engine: Engine) -> None:
         """Register with an engine."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        load_weights(self.network, self.path)
+        load_weights(self.network, self.path, self.settings)

@@ -14,6 +14,7 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from torch import nn
 from torch.nn import functional as F
 
+from ..exceptions import DivergenceError
 from ..networks.nets import SegDiffUNet
 from ..networks.schedulers import RespacedScheduler
 from .generation_statistics import GenerationStatistics, mask_to_probability
@@ -124,7 +125,8 @@ class SegDiffInferer(Inferer):
 
         Raises:
             TypeError: a network without ``encode_image``.
-            ValueError: wrong dimensions or channels, an empty image, NaN or infinity.
+            ValueError: wrong dimensions or channels, an empty image, NaN or infinity, or active dropout.
+            DivergenceError: the network returns NaN.
         """
         return self._run(inputs, network, lambda generations: [generations.mean(0)])[0]
 
@@ -145,6 +147,9 @@ class SegDiffInferer(Inferer):
             raise TypeError(f"network must have `encode_image`, as SegDiffUNet does; found {type(inner).__name__}.")
         # By its methods, not by its class: a compiled or otherwise wrapped network serves as well.
         segdiff = cast(SegDiffUNet, inner)
+        if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in inner.modules()):
+            raise ValueError("Expected the network in eval mode: its dropout would make every call differ.")
+        inputs = inputs.float()
         _check_image(inputs, segdiff)
 
         def sample_windows(windows: torch.Tensor, slices: Sequence[Sequence[slice]]) -> tuple[torch.Tensor, ...]:
@@ -152,9 +157,12 @@ class SegDiffInferer(Inferer):
             return tuple(reduce(self._sample(windows, origins, segdiff)))
 
         with torch.no_grad():
-            maps = self.windows(inputs.float(), sample_windows)
+            maps = self.windows(inputs, sample_windows)
+        stitched = [maps] if isinstance(maps, torch.Tensor) else list(maps)
+        if not all(torch.isfinite(item).all() for item in stitched):
+            raise DivergenceError("Expected finite probabilities, found NaN: the network's weights may be damaged.")
         # Dividing by the summed weights may overshoot by a rounding error.
-        return [item.clamp(0, 1) for item in ((maps,) if isinstance(maps, torch.Tensor) else maps)]
+        return [item.clamp(0, 1) for item in stitched]
 
     def _sample(self, windows: torch.Tensor, origins: Sequence[tuple[int, ...]], network: SegDiffUNet) -> torch.Tensor:
         """Return the generations of some windows as probabilities ``[N, W, mask_channels, *roi]``."""

@@ -35,10 +35,9 @@ def _picture(image: Any) -> np.ndarray:
     array = _array(image)
     if array.ndim != 3 or array.shape[0] not in (1, 3):
         raise ValueError(f"image has shape {array.shape}, expected channel-first [1, H, W] or [3, H, W].")
-    array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError("image holds NaN or infinity, expected values in 0..255.")
-    rounded = np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    rounded = array if array.dtype == np.uint8 else np.clip(np.rint(array), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(rounded, (3, *rounded.shape[1:])).transpose(1, 2, 0))
 
 

@@ -19,7 +19,7 @@ def dataset(root: Path, names: list[str]) -> Path:
     for name in names:
         for path in (root / "images" / f"{name}.tif", root / "labels" / f"{name}.png"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            path.write_text(name)  # no picture, but another content for every name
     return root
 
 
@@ -58,8 +58,10 @@ def test_validation_folder(tmp_path, caplog):
         parts = monuseg_split(train, val)
     assert parts == {"training": monuseg_datalist(train), "validation": monuseg_datalist(val)}
     assert "patients in both training and validation: TCGA-AB-0001." in caplog.text
-    with pytest.raises(DatasetError, match="in both parts"):
+    with pytest.raises(DatasetError, match=f"the same image is in both parts: {TCGA[0]}"):
         monuseg_split(train, dataset(tmp_path / "w", TCGA[:1]))
+    (tmp_path / "w" / "images" / f"{TCGA[0]}.tif").write_text("another image of the same name")
+    assert names(monuseg_split(train, tmp_path / "w")["validation"]) == TCGA[:1]
 
 
 def test_split_file_is_written_and_reused(tmp_path):
@@ -100,7 +102,7 @@ BAD = {
     "empty part": ({"training": [], "validation": []}, "no 'training' list"),
     "no label": ({"training": [{"name": "a", "image": "a.tif"}], "validation": []}, "entry 0 of 'training'"),
     "number": ({"training": [{"name": 1, "image": "a", "label": "a"}], "validation": []}, "entry 0"),
-    "both parts": ({"training": ["a!"], "validation": ["a!"]}, "'a' is in both parts"),
+    "both parts": ({"training": ["a!"], "validation": ["a!"]}, "images/a.tif' is in both parts"),
     "twice": ({"training": ["a!", "a!"], "validation": ["b!"]}, "'a' is twice in 'training'"),
     "file gone": ({"training": ["a!"], "validation": ["gone!"]}, "gone.tif"),
 }
@@ -132,14 +134,21 @@ def test_bad_split_file_is_named(tmp_path, case):
 
 def test_evaluation_leaves_the_training_images_out(tmp_path, caplog):
     data, file = dataset(tmp_path / "data", TCGA), tmp_path / "split.json"
-    assert evaluation_datalist(data) == monuseg_datalist(data)
-    assert evaluation_datalist(data, file) == monuseg_datalist(data)
+    with caplog.at_level(logging.WARNING):
+        assert evaluation_datalist(data) == monuseg_datalist(data)
+        assert evaluation_datalist(data, file) == monuseg_datalist(data)
+    assert caplog.text.count("the split of the training is not known") == 2
     parts = monuseg_split(data, split_file=file)
     with caplog.at_level(logging.INFO):
         assert evaluation_datalist(data, file) == parts["validation"]
     assert "Left out 8 of 10 images" in caplog.text
-    # another copy of the same images counts as the same images
+    # Images are known by their content: other images of the same names stay, copies under other names do not.
+    others = dataset(tmp_path / "others", names(parts["training"])[:1])
+    (others / "images" / f"{parts['training'][0]['name']}.tif").write_text("another image")
+    assert len(evaluation_datalist(others, file)) == 1
     copy = dataset(tmp_path / "copy", names(parts["training"]))
+    for path in sorted(copy.rglob("*.*")):
+        path.rename(path.with_name(f"copy-{path.name}"))
     with pytest.raises(DatasetError, match="all 8 images are in the training part"):
         evaluation_datalist(copy, file)
     file.write_text("{}")
@@ -152,3 +161,10 @@ def test_evaluation_does_not_need_the_training_files(tmp_path):
     monuseg_split(dataset(tmp_path / "moved", TCGA), split_file=file)
     (tmp_path / "moved").rename(tmp_path / "new")
     assert len(evaluation_datalist(tmp_path / "new", file)) == 2
+
+
+def test_a_split_file_by_hand_is_known_by_names(tmp_path):
+    data, file = dataset(tmp_path / "data", ["a", "b"]), tmp_path / "split.json"
+    entries = monuseg_datalist(data)
+    file.write_text(json.dumps({"training": entries[:1], "validation": entries[1:]}))
+    assert names(evaluation_datalist(data, file)) == ["b"]

@@ -11,6 +11,7 @@ from monai.networks.schedulers import DDPMScheduler
 from torch import nn
 
 from monai_segdiff import RespacedDDIMScheduler, RespacedDDPMScheduler, SegDiffInferer, SegDiffUNet
+from monai_segdiff.exceptions import DivergenceError
 
 
 def tiny_network(spatial_dims: int = 2, **changes: Any) -> SegDiffUNet:
@@ -257,3 +258,17 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], messag
 def test_other_networks_are_refused() -> None:
     with pytest.raises(TypeError, match="encode_image.*found Conv2d"):
         inferer()(torch.zeros(1, 3, 16, 16), nn.Conv2d(3, 1, 1))
+
+
+def test_active_dropout_is_refused(image: torch.Tensor) -> None:
+    network = tiny_network(dropout=0.5)
+    assert torch.equal(inferer()(image, network), inferer()(image, network))
+    with pytest.raises(ValueError, match="eval mode"):
+        inferer()(image, network.train())
+
+
+def test_a_network_that_returns_nan_is_refused(image: torch.Tensor) -> None:
+    network = tiny_network()
+    nn.init.constant_(network.mask_encoder.conv.bias, float("nan"))
+    with pytest.raises(DivergenceError, match="found NaN"):
+        inferer()(image, network)

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from skimage.segmentation import find_boundaries
 
 from monai_segdiff.visualize import draw_overlay
-from monai_segdiff.visualize._atomic import write_atomically
 from monai_segdiff.visualize.overlay import FALSE_COLOR, MISSED_COLOR, PREDICTION_COLOR, TRUE_COLOR
 
 SHAPE = (30, 44)
@@ -112,19 +109,3 @@ def test_values_outside_are_clipped() -> None:
 def test_errors(image: np.ndarray, prediction: np.ndarray, label: np.ndarray, linewidth: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw_overlay(image, prediction, label, linewidth)
-
-
-def test_write_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "new" / "file.txt"
-    write_atomically(target, b"one")
-    write_atomically(target, b"two")
-    assert target.read_bytes() == b"two"
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(target, b"three")
-    assert target.read_bytes() == b"two"
-    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]

@@ -7,10 +7,10 @@ from .divergence_guard import DivergenceGuard
 from .evaluation_report import EvaluationReport
 from .gradient_clipping import GradientClipping
 from .progress_bar import ProgressBar
+from .strict_checkpoint_loader import StrictCheckpointLoader, load_weights
 from .training_checkpoint import TrainingCheckpoint
 from .training_curves import TrainingCurves
 from .weight_average import WeightAverage
-from .weights_loader import WeightsLoader, load_weights
 
 __all__ = [
     "BestModelSaver",
@@ -21,7 +21,7 @@ __all__ = [
     "TrainingCheckpoint",
     "TrainingCurves",
     "WeightAverage",
-    "WeightsLoader",
+    "StrictCheckpointLoader",
     "atomic_save",
     "load_weights",
 ]

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..exceptions import CheckpointError
 from .atomic_save import atomic_save
-from .weights_loader import check_settings, load_state, read_checkpoint
+from .strict_checkpoint_loader import check_settings, load_state, read_checkpoint
 
 __all__ = ["TrainingCheckpoint"]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..exceptions import CheckpointError
 
-__all__ = ["WeightsLoader", "load_weights", "read_checkpoint"]
+__all__ = ["StrictCheckpointLoader", "load_weights", "read_checkpoint"]
 
 
 def read_checkpoint(path: str | Path) -> Any:
@@ -45,7 +45,11 @@ def load_weights(network: nn.Module, path: str | Path, settings: Mapping[str, An
     """
     beside = Path(path).with_suffix(".json")
     if settings is not None and beside.is_file():
-        check_settings(json.loads(beside.read_text(encoding="utf-8")), settings, path)
+        try:
+            found = json.loads(beside.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{beside}: the settings of the weights cannot be read: {error}") from error
+        check_settings(found, settings, path)
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
     load_state(getattr(network, "module", network), state, path)
@@ -84,8 +88,11 @@ def check_settings(found: Mapping[str, Any], expected: Mapping[str, Any], path: 
         )
 
 
-class WeightsLoader:
+class StrictCheckpointLoader:
     """Handler that loads weights into a network when the engine starts; see :func:`load_weights`.
+
+    MONAI's federated client leaves out handlers with ``CheckpointLoader`` in their name, so that the weights that the
+    server sent are the ones evaluated.
 
     Args:
         network: the network.

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .command_line import check_command_line, next_command
-from .processes import start_processes
+from .processes import start_processes, stop_processes
 from .run_folder import prepare_run_folder
 from .sample_dataset import prepare_sample_dataset
 from .segdiff_prepare_batch import SegDiffPrepareBatch
@@ -14,4 +14,5 @@ __all__ = [
     "prepare_run_folder",
     "prepare_sample_dataset",
     "start_processes",
+    "stop_processes",
 ]

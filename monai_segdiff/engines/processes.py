@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joining the processes that torchrun started."""
+"""Joining and leaving the processes that torchrun started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import torch
 import torch.distributed as dist
 
-__all__ = ["start_processes"]
+__all__ = ["start_processes", "stop_processes"]
 
 
 def start_processes() -> None:
@@ -28,3 +28,13 @@ def start_processes() -> None:
         dist.init_process_group("nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
+
+
+def stop_processes() -> None:
+    """Leave the process group together, if there is one.
+
+    The first process writes the last files alone; another that left meanwhile may abort while gloo's threads still run.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from monai_segdiff import start_processes
+from monai_segdiff import start_processes, stop_processes
 
 SCRIPT = """
 import torch
-from monai_segdiff import start_processes
+from monai_segdiff import start_processes, stop_processes
 start_processes()
 total = torch.tensor([float(torch.distributed.get_rank() + 1)])
 torch.distributed.all_reduce(total)
 assert total.item() == 3, total
-torch.distributed.destroy_process_group()
+stop_processes()
+assert not torch.distributed.is_initialized()
 """
 
 
@@ -24,6 +25,10 @@ def test_needs_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(RuntimeError, match="torchrun"):
         start_processes()
+
+
+def test_nothing_to_leave() -> None:
+    stop_processes()
 
 
 @pytest.mark.end_to_end

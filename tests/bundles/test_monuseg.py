@@ -30,7 +30,7 @@ from monai.metrics import DiceMetric
 from PIL import Image
 
 import monai_segdiff
-from monai_segdiff import RespacedDDPMScheduler, SegDiffUNet
+from monai_segdiff import RespacedDDPMScheduler, SegDiffUNet, load_weights
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "bundles" / "monuseg" / "configs"
@@ -636,3 +636,23 @@ def test_from_inside_the_bundle(bundle, tmp_path: Path, run_id: str, names: str)
     words[words.index("--config_file") + 1] = str(files) if len(files) > 1 else files[0]
     bundle.process(["-m", "monai.bundle", *words], bundle.folder)
     assert (tmp_path / ("metrics.json" if run_id == "evaluating" else "sample_000_mask.png")).is_file()
+
+
+# released weights
+
+
+def test_released_weights(bundle) -> None:
+    models = bundle.folder / "models"
+    state = torch.load(models / "model.pt", weights_only=True)
+    assert (models / "model.pt").stat().st_size < 40e6
+    assert all(value.isfinite().all() for value in state.values())
+    for name in ("train", "inference"):
+        parser = read(name)
+        load_weights(
+            parser.get_parsed_content("network_def"),
+            models / "model.pt",
+            parser.get_parsed_content("model_settings"),
+        )
+    split = json.loads((models / "split.json").read_text())
+    assert len(split["training_sha256"]) == len(split["training"])
+    assert not any(Path(entry["image"]).is_absolute() for entry in split["training"] + split["validation"])

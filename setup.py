@@ -41,7 +41,6 @@ setup(
         "test": TEST,
         "dev": [*TEST, "pre-commit"],
         "tracking": ["mlflow"],
-        "volumes": ["itk-core", "itk-io"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -202,10 +202,10 @@ class SegDiffInferer(Inferer):
         def noise() -> torch.Tensor:
             return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
 
-        features = image_features()
+        features: torch.Tensor | None = None
         x = noise()
         for timestep in self.scheduler.timesteps.tolist():
-            if not self.cache_image_features:
+            if features is None or not self.cache_image_features:
                 features = image_features()
             # One timestep for the whole batch, so that its embedding does not depend on the batch either.
             output = network(x, torch.tensor([timestep], device=device), image_features=features)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from .blocks import RRDB, ResidualDenseBlock
 from .nets import RRDBEncoder, SegDiffUNet, convert_released_state_dict
-from .schedulers import RespacedDDIMScheduler, RespacedDDPMScheduler, RespacedScheduler
+from .schedulers import RespacedDDIMScheduler, RespacedDDPMScheduler, RespacedDPMSolverScheduler, RespacedScheduler
 
 __all__ = [
     "RRDB",
@@ -11,6 +11,7 @@ __all__ = [
     "ResidualDenseBlock",
     "RespacedDDIMScheduler",
     "RespacedDDPMScheduler",
+    "RespacedDPMSolverScheduler",
     "RespacedScheduler",
     "SegDiffUNet",
     "convert_released_state_dict",

@@ -5,5 +5,12 @@ from .noise_schedules import segdiff_linear_beta
 from .respaced import RespacedScheduler
 from .respaced_ddim import RespacedDDIMScheduler
 from .respaced_ddpm import RespacedDDPMScheduler
+from .respaced_dpm_solver import RespacedDPMSolverScheduler
 
-__all__ = ["RespacedDDIMScheduler", "RespacedDDPMScheduler", "RespacedScheduler", "segdiff_linear_beta"]
+__all__ = [
+    "RespacedDDIMScheduler",
+    "RespacedDDPMScheduler",
+    "RespacedDPMSolverScheduler",
+    "RespacedScheduler",
+    "segdiff_linear_beta",
+]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 
 import torch
@@ -36,7 +37,8 @@ class RespacedScheduler(Scheduler):
     alpha-bar is 1, so that the result is the estimate of the clean mask.
 
     The tables are float64 buffers; ``step`` reads them as numbers, samples stay in their own precision. Apart from
-    :meth:`set_timesteps` no method changes the object.
+    :meth:`set_timesteps` no method changes the object, except that ``step`` of a multistep sampler remembers its last
+    call: trajectories that run at the same time need one :meth:`for_trajectory` each.
 
     Args:
         num_train_timesteps: T, the number of steps of the training diffusion.
@@ -97,6 +99,14 @@ class RespacedScheduler(Scheduler):
             kept = torch.linspace(total - 1, 0, num_inference_steps, dtype=torch.float64).round()
         self.num_inference_steps = num_inference_steps
         self.timesteps = kept.long()
+
+    def for_trajectory(self) -> RespacedScheduler:
+        """Return a scheduler for one trajectory.
+
+        It shares the tables and the kept steps but has a memory of its own, empty at first, so that several threads or
+        batches may step at the same time.
+        """
+        return copy.copy(self)
 
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Diffuse clean masks: ``sqrt(ab_t) * x0 + sqrt(1 - ab_t) * noise`` (eq. 3 of arXiv 2112.00390).

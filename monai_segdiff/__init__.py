@@ -7,6 +7,7 @@ from .data import *  # noqa: F403
 from .engines import *  # noqa: F403
 from .handlers import *  # noqa: F403
 from .inferers import *  # noqa: F403
+from .losses import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .networks import *  # noqa: F403
 from .transforms import *  # noqa: F403

@@ -71,6 +71,124 @@ def test_timesteps_and_noise() -> None:
     assert not torch.equal(again["noise"], noise)
 
 
+class FirstGuess(torch.nn.Module):
+    """Predicts one value everywhere; remembers what it was asked."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.tensor(value))
+        self.calls: list[tuple[torch.Tensor, list[int], torch.Tensor]] = []
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        self.calls.append((x, timesteps.tolist(), context))
+        return self.value.expand_as(x)
+
+
+def prepare_on(noise_on: str, prediction_type: str = "sample", value: float = 0.25, **arguments: Any) -> Any:
+    scheduler = RespacedDDPMScheduler(num_train_timesteps=STEPS, prediction_type=prediction_type)
+    return SegDiffPrepareBatch(scheduler, noise_on=noise_on, network=FirstGuess(value), **arguments)
+
+
+def test_noise_on_the_first_prediction() -> None:
+    torch.manual_seed(3)
+    data = batch()
+    prepared = prepare_on("prediction")
+    masks, target, _, kwargs = prepared(data, device="cpu")
+    # The guess is noised, the truth stays the target.
+    assert torch.equal(masks, torch.full_like(masks, 0.25))
+    assert torch.equal(target, 2 * data["label"].as_tensor() - 1)
+    ((noise, timesteps, context),) = prepared.network.calls
+    assert timesteps == [STEPS - 1]
+    assert torch.equal(context, data["image"].as_tensor())
+    assert noise.std() == pytest.approx(1.0, abs=0.2)
+    assert not torch.equal(noise, kwargs["noise"])
+    assert not masks.requires_grad
+
+
+def test_the_first_prediction_is_clamped() -> None:
+    masks = prepare_on("prediction", value=7.0)(batch(), device="cpu")[0]
+    assert torch.equal(masks, torch.ones_like(masks))
+
+
+def test_the_first_prediction_is_made_without_the_distributed_wrapper() -> None:
+    network = FirstGuess(-0.5)
+    scheduler = RespacedDDPMScheduler(num_train_timesteps=STEPS, prediction_type="sample")
+    wrapped = torch.nn.Module()
+    wrapped.module = network
+    masks = SegDiffPrepareBatch(scheduler, noise_on="prediction", network=wrapped)(batch(), device="cpu")[0]
+    assert torch.equal(masks, torch.full_like(masks, -0.5))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("noise_on", ["truth", "prediction", "mixture"])
+def test_the_target_leads_from_the_noisy_mask_to_the_truth(prediction_type: str, noise_on: str) -> None:
+    torch.manual_seed(4)
+    data = batch(size=16)
+    prepared = prepare_on(noise_on, prediction_type)
+    masks, target, _, kwargs = prepared(data, device="cpu")
+    scheduler = prepared.scheduler
+    noisy = scheduler.add_noise(masks, kwargs["noise"], kwargs["timesteps"])
+    for row, t in enumerate(kwargs["timesteps"].tolist()):
+        estimate = scheduler.predict_original_sample(target[row].double(), t, noisy[row].double())
+        truth = 2 * data["label"].as_tensor()[row].double() - 1
+        # Near pure noise the estimate from epsilon is amplified by 1 / sqrt(alpha_bar), up to 221.
+        torch.testing.assert_close(estimate, truth, rtol=0, atol=5e-4)
+
+
+def test_mixture_takes_each_sample_whole() -> None:
+    torch.manual_seed(5)
+    data = {"image": torch.zeros(2000, 3, 2, 2), "label": torch.ones(2000, 1, 2, 2)}
+    masks = prepare_on("mixture", prediction_share=0.25)(data, device="cpu")[0]
+    on_prediction = (masks == 0.25).flatten(1)
+    assert torch.equal(on_prediction.any(1), on_prediction.all(1))
+    # six standard deviations of a binomial
+    assert abs(on_prediction[:, 0].sum().item() - 500) < 6 * (2000 * 0.25 * 0.75) ** 0.5
+
+
+def drawn(weights: Any, prediction_type: str = "sample") -> torch.Tensor:
+    torch.manual_seed(6)
+    scheduler = RespacedDDPMScheduler(num_train_timesteps=STEPS, prediction_type=prediction_type)
+    prepared = SegDiffPrepareBatch(scheduler, timestep_weights=weights)
+    return torch.bincount(prepared.get_timesteps(torch.zeros(100_000)), minlength=STEPS) / 100_000
+
+
+def test_timesteps_follow_their_weights() -> None:
+    weights = [0.0] * (STEPS - 2) + [1.0, 3.0]
+    assert drawn(weights)[:-2].sum() == 0
+    assert drawn(weights)[-1].item() == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_min_snr_weights_the_error_of_the_clean_mask(prediction_type: str) -> None:
+    """Drawn often x (error of x0 per error of the output)^-1 must be min(SNR, 5), arXiv 2303.09556."""
+    alpha_bar = RespacedDDPMScheduler(num_train_timesteps=STEPS).alphas_cumprod
+    # |x0 error|^2 = |output error|^2 times: (1 - ab) / ab for epsilon, 1 for x0, 1 - ab for v.
+    gain = {"epsilon": (1 - alpha_bar) / alpha_bar, "sample": torch.ones(STEPS), "v_prediction": 1 - alpha_bar}
+    expected = (alpha_bar / (1 - alpha_bar)).clamp(max=5) * gain[prediction_type]
+    torch.testing.assert_close(
+        drawn("min_snr", prediction_type).double(), (expected / expected.sum()).double(), rtol=0, atol=0.005
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"noise_on": "prediction"}, "needs the network"),
+        ({"noise_on": "mixture"}, "needs the network"),
+        ({"noise_on": "guess"}, "Unsupported option"),
+        ({"prediction_share": 1.5}, "prediction_share must lie"),
+        ({"timestep_weights": "snr"}, "'uniform', 'min_snr' or numbers, found 'snr'"),
+        ({"timestep_weights": [1.0]}, "must be 50 numbers .* found 1"),
+        ({"timestep_weights": [0.0] * 50}, "not all 0"),
+        ({"timestep_weights": [-1.0] + [1.0] * 49}, "at least 0"),
+        ({"timestep_weights": [float("nan")] + [1.0] * 49}, "must be 50 numbers"),
+    ],
+)
+def test_bad_options(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SegDiffPrepareBatch(RespacedDDPMScheduler(num_train_timesteps=STEPS), **arguments)
+
+
 def test_one_channel_for_each_class() -> None:
     data = batch(classes=3)
     masks, _, _, kwargs = prepare(classes=3)(data, device="cpu")
@@ -122,7 +240,8 @@ def test_plain_tensors_that_are_refused() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_trains(classes: int) -> None:
+@pytest.mark.parametrize("noise_on", ["truth", "prediction"])
+def test_trains(classes: int, noise_on: str) -> None:
     torch.manual_seed(0)
     network = SegDiffUNet(
         spatial_dims=2,
@@ -151,7 +270,7 @@ def test_trains(classes: int) -> None:
         network=network,
         optimizer=torch.optim.AdamW(network.parameters(), lr=1e-3),
         loss_function=torch.nn.MSELoss(),
-        prepare_batch=SegDiffPrepareBatch(scheduler, mask_channels=classes),
+        prepare_batch=SegDiffPrepareBatch(scheduler, classes, noise_on=noise_on, network=network),
         inferer=DiffusionInferer(scheduler),
         decollate=False,
     )

@@ -9,7 +9,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-TEST = ["coverage", "jsonschema", "mypy", "pytest", "ruff", "tifffile", "types-tqdm"]
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+TEST = [*EXPORT, "coverage", "jsonschema", "mypy", "pytest", "ruff", "tifffile", "types-tqdm"]
 
 setup(
     name="monai_segdiff",
@@ -38,6 +39,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "export": EXPORT,
         "test": TEST,
         "dev": [*TEST, "pre-commit"],
         "tracking": ["mlflow"],

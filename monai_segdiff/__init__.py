@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .data import *  # noqa: F403
 from .engines import *  # noqa: F403
+from .exporters import *  # noqa: F403
 from .handlers import *  # noqa: F403
 from .inferers import *  # noqa: F403
 from .losses import *  # noqa: F403

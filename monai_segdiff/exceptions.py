@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AnnotationError", "CheckpointError", "DatasetError", "DivergenceError", "ImageError"]
+__all__ = ["AnnotationError", "CheckpointError", "DatasetError", "DivergenceError", "ExportError", "ImageError"]
 
 
 class DatasetError(ValueError):
@@ -24,3 +24,7 @@ class CheckpointError(RuntimeError):
 
 class DivergenceError(RuntimeError):
     """The loss of a training run, or the output of a network, is no longer a finite number."""
+
+
+class ExportError(RuntimeError):
+    """A network cannot be exported, or an export is missing, damaged, or does not compute what the network does."""

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from .diffusion_segmentor import DiffusionSegmentor
 from .generation_statistics import GenerationStatistics
+from .generation_stopping import GenerationStopping
 from .segdiff_inferer import SegDiffInferer
+from .window_plan import WindowPlan
 
-__all__ = ["DiffusionSegmentor", "GenerationStatistics", "SegDiffInferer"]
+__all__ = ["DiffusionSegmentor", "GenerationStatistics", "GenerationStopping", "SegDiffInferer", "WindowPlan"]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from .clean_mask_loss import CleanMaskLoss
+from .mask_diffusion_loss import MaskDiffusionLoss
 
-__all__ = ["CleanMaskLoss"]
+__all__ = ["MaskDiffusionLoss"]

@@ -263,6 +263,10 @@ def test_no_name_collides_with_monai() -> None:
         "window_size",
         "window_overlap",
         "window_blending",
+        "window_mode",
+        "stop_early",
+        "compile",
+        "amp",
         "threshold",
         "seed",
         "bundle_root",
@@ -303,7 +307,8 @@ def test_paper_config_is_the_published_method() -> None:
     assert scheduler.variance_type == "fixed_large"
     assert scheduler.clip_sample is False
     assert inferer.num_generations == 9
-    assert (inferer.windows.roi_size, inferer.windows.overlap, inferer.windows.mode) == (256, 0.0, "constant")
+    windows = {"roi_size": 256, "overlap": 0.0, "mode": "constant"}
+    assert {name: inferer.windows[name] for name in windows} == windows
     assert parser["learning_rate"] == 2e-5
     assert parser["ema_momentum"] == 1e-4
 

@@ -3,10 +3,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pytest
 import torch
 
-from monai_segdiff import GenerationStatistics
-from monai_segdiff.inferers.generation_statistics import mask_to_probability
+from monai_segdiff import GenerationStatistics, ProbabilityToMask
+from monai_segdiff.inferers.generation_statistics import KeptGenerations, RunningStatistics, mask_to_probability
+
+
+def tally_of(generations: torch.Tensor) -> RunningStatistics:
+    tally = RunningStatistics()
+    for generation in generations:
+        tally.add(generation)
+    return tally
 
 
 def test_each_generation_is_clamped() -> None:
@@ -17,8 +26,89 @@ def test_each_generation_is_clamped() -> None:
 def test_hand_made_values() -> None:
     # Four generations of four pixels: agreed background, agreed foreground, a tie, and one dissenter.
     generations = torch.tensor([[0.0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).reshape(4, 1, 1, 4)
-    statistics = GenerationStatistics.from_generations(generations)
+    tally = tally_of(generations)
+    assert tally.count == 4
+    statistics = GenerationStatistics.from_moments(*tally.maps())
     assert statistics.mean.flatten().tolist() == [0, 1, 0.5, 0.75]
     assert statistics.variance.flatten().tolist() == [0, 0, 0.25, 0.1875]
     dissent = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     torch.testing.assert_close(statistics.entropy.flatten(), torch.tensor([0, 0, math.log(2), dissent]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 30, 300])
+@pytest.mark.parametrize("kind", ["uniform", "saturated", "almost equal", "mixed"])
+def test_mean_and_variance_against_numpy(count: int, kind: str) -> None:
+    draw = np.random.default_rng(count)
+    values = {
+        "uniform": draw.random((count, 2, 50)),
+        "saturated": draw.integers(0, 2, (count, 2, 50)),
+        # Where the mean of squares less the square of the mean would be rounding only.
+        "almost equal": 0.7 + 1e-4 * draw.random((count, 2, 50)),
+        "mixed": draw.normal(0.5, 1, (count, 2, 50)).clip(0, 1),
+    }[kind].astype(np.float32)
+    tally = tally_of(torch.from_numpy(values))
+    mean, variance = (found.double().numpy() for found in tally.maps())
+    exact = values.astype(np.float64)
+    assert tally.count == count
+    assert tally.mean.dtype == tally.variance.dtype == torch.float32
+    np.testing.assert_allclose(mean, exact.mean(0), atol=1e-6)
+    # Small variances to a relative precision of their own.
+    np.testing.assert_allclose(variance, exact.var(0), rtol=1e-2, atol=1e-12)
+    assert variance.max() <= 0.25 + 1e-6
+    if count == 1:
+        assert not variance.any()
+
+
+@pytest.mark.parametrize("count", range(2, 31, 2))
+def test_ties_are_exactly_one_half_in_any_order(count: int) -> None:
+    pixels = torch.zeros(count, 200)
+    pixels[: count // 2] = 1
+    generator = torch.Generator().manual_seed(count)
+    shuffled = torch.stack([column[torch.randperm(count, generator=generator)] for column in pixels.T], 1)
+    mean = tally_of(shuffled).mean
+    assert (mean == 0.5).all()
+    # A tie is background, one vote more is not.
+    assert not ProbabilityToMask()(mean[None]).any()
+    first = (shuffled == 0).float().argmax(0)
+    shuffled[first, torch.arange(200)] = 1
+    assert ProbabilityToMask()(tally_of(shuffled).mean[None]).all()
+
+
+@pytest.mark.parametrize("count", [3, 7, 9, 30])
+def test_saturated_means_are_the_nearest_floats_to_the_votes(count: int) -> None:
+    votes = torch.arange(count + 1)
+    generations = (torch.arange(count)[:, None] < votes).float()
+    assert torch.equal(tally_of(generations).mean, votes / count)
+
+
+def test_what_is_given_is_not_changed() -> None:
+    generations = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    before = generations.clone()
+    tally = tally_of(generations[:2])
+    early = tally.mean, tally.variance
+    copies = [value.clone() for value in early]
+    for generation in generations[2:]:
+        tally.add(generation)
+    assert torch.equal(generations, before)
+    assert all(torch.equal(value, copy) for value, copy in zip(early, copies, strict=True))
+
+
+def test_entropy() -> None:
+    mean = torch.linspace(0, 1, 101)
+    entropy = GenerationStatistics.from_moments(mean, torch.zeros(101)).entropy
+    inside = mean[1:-1].double()
+    expected = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
+    torch.testing.assert_close(entropy[1:-1].double(), expected, atol=1e-6, rtol=0)
+    assert entropy[0] == entropy[-1] == 0
+    assert entropy.max() == entropy[50] == pytest.approx(math.log(2))
+
+
+def test_kept_generations_are_returned_as_they_came() -> None:
+    tally, generations = KeptGenerations(), list(torch.rand(3, 1, 1, 4, generator=torch.Generator().manual_seed(0)))
+    assert tally.count == 0
+    for count, generation in enumerate(generations, 1):
+        tally.add(generation)
+        assert tally.count == count
+    maps = tally.maps()
+    assert len(maps) == 3
+    assert all(found is given for found, given in zip(maps, generations, strict=True))

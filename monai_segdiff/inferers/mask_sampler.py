@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one sampling loop of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ..networks.schedulers import RespacedScheduler
+
+__all__ = ["MaskSampler"]
+
+
+class MaskSampler:
+    """Draw masks from noise (algorithm 2 of arXiv 2112.00390), each from its own random stream.
+
+    Args:
+        scheduler: with its timesteps set, and its tables on the CPU. It is not changed.
+        seed: start of all random streams.
+        device: where to sample. The noise is drawn on the CPU, so that all devices see the same.
+    """
+
+    def __init__(self, scheduler: RespacedScheduler, seed: int, device: torch.device) -> None:
+        self.scheduler = scheduler
+        self.seed = seed
+        self.device = device
+
+    def __call__(
+        self,
+        predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        keys: Sequence[Sequence[int]],
+        shape: Sequence[int],
+    ) -> torch.Tensor:
+        """Draw one mask for each key.
+
+        Args:
+            predict: the network's output for noisy masks ``[len(keys), *shape]`` at a timestep of shape ``(1,)``.
+            keys: what makes a mask's random stream its own, e.g. its generation and its place.
+            shape: ``[C, *spatial]`` of a mask.
+
+        Returns:
+            Masks in the diffusion's range, float32 ``[len(keys), *shape]``.
+        """
+        streams = [self._stream(key) for key in keys]
+        scheduler = self.scheduler.for_trajectory()
+        # All at once: a copy at every step would make the GPU wait for the CPU.
+        timesteps = scheduler.timesteps.to(self.device)
+        x = self._noise(streams, shape)
+        for step, timestep in enumerate(scheduler.timesteps.tolist()):
+            output = predict(x, timesteps[step : step + 1])
+            noise = self._noise(streams, shape) if scheduler.is_stochastic else None
+            x, _ = scheduler.step(output, timestep, x, noise=noise)
+        return x
+
+    def _noise(self, streams: Sequence[torch.Generator], shape: Sequence[int]) -> torch.Tensor:
+        noise = torch.stack([torch.randn(tuple(shape), generator=stream) for stream in streams])
+        if self.device.type == "cuda":
+            return noise.pin_memory().to(self.device, non_blocking=True)
+        return noise.to(self.device)
+
+    def _stream(self, key: Sequence[int]) -> torch.Generator:
+        entropy = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(entropy) >> 1)

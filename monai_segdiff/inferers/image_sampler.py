@@ -70,6 +70,8 @@ class ImageSampler:
                 active = stopping.undecided(
                     active, cast(dict[int, RunningStatistics], tallies), self.num_generations, self.plan
                 )
+                for window in set(tallies).difference(active):
+                    self.packed.forget(window)
                 if not active:
                     break
         self._release(blended, tallies, list(tallies))

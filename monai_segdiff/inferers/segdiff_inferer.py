@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import StrEnum, look_up_option
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
 from ..exceptions import DivergenceError
@@ -136,7 +137,8 @@ class SegDiffInferer(Inferer):
         self.windows |= {"sigma_scale": sigma_scale, "padding_mode": padding_mode}
         self.window_mode = look_up_option(window_mode, WindowMode)
         self.max_batch = max_batch
-        self.memory_limit = memory_limit
+        # From a command line or a JSON file 8e9 comes as a float.
+        self.memory_limit = None if memory_limit is None else int(memory_limit)
         self.stopping = stopping
         self.cache_image_features = cache_image_features
         self.amp = amp
@@ -186,7 +188,7 @@ class SegDiffInferer(Inferer):
             raise TypeError(f"network must have `encode_image`, as SegDiffUNet does; found {type(inner).__name__}.")
         # By its methods, not by its class: a compiled or otherwise wrapped network serves as well.
         segdiff = cast(SegDiffUNet, inner)
-        if any(isinstance(module, nn.Dropout) and module.training and module.p > 0 for module in inner.modules()):
+        if any(isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in inner.modules()):
             raise ValueError("Expected the network in eval mode: its dropout would make every call differ.")
         _check_image(inputs, segdiff)
         # Plain tensors: every operation on a MetaTensor costs several times as much.

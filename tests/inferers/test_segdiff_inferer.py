@@ -377,6 +377,18 @@ def test_active_dropout_is_refused(image: torch.Tensor) -> None:
         inferer()(image, network.train())
 
 
+def test_active_dropout_of_whole_channels_is_refused(image: torch.Tensor) -> None:
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Dropout2d(0.5))
+    network = tiny_network(image_encoder=encoder)
+    inferer()(image, network)
+    with pytest.raises(ValueError, match="eval mode"):
+        inferer()(image, network.train())
+
+
+def test_a_memory_limit_from_a_config_may_be_a_float(network: SegDiffUNet, image: torch.Tensor) -> None:
+    assert torch.equal(inferer(memory_limit=1e9)(image, network), inferer(memory_limit=10**9)(image, network))
+
+
 def test_a_network_that_returns_nan_is_refused(image: torch.Tensor) -> None:
     network = tiny_network()
     nn.init.constant_(network.mask_encoder.conv.bias, float("nan"))

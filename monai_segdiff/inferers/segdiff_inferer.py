@@ -31,7 +31,7 @@ from .window_plan import WindowPlan
 
 __all__ = ["SegDiffInferer"]
 
-# A batch gains nothing on a CPU: measured 45 ms a row for 1 to 4 rows, and more for 8.
+# A batch gains little on a CPU (5 rows of 128x128: 11 % less time, three times the memory) and then fills up the last.
 ROWS_ON_CPU, ROWS_ON_GPU = 1, 16
 
 

@@ -98,7 +98,7 @@ def export_segdiff(
     try:
         written = _write_parts(network, temporary, format, sizes)
         written |= {name: getattr(network, name) for name in ("spatial_dims", "image_channels", "mask_channels")}
-        written |= {name: getattr(network, name) for name in ("patch_size", "size_divisor")}
+        written |= {name: getattr(network, name) for name in ("feature_stride", "size_divisor")}
         written |= {"sha256": {path.name: sha256(path) for path in sorted(temporary.iterdir())}}
         _write_settings(temporary, written)
         written["parity"] = _check_parity(network, ExportedSegDiff(temporary), sizes, tolerance)
@@ -122,7 +122,7 @@ class _Encoder(nn.Module):
 class _Denoiser(nn.Module):
     def __init__(self, network: SegDiffUNet) -> None:
         super().__init__()
-        self.network = _without(network, "image_encoder")
+        self.network = _without(network, "image_encoder", "image_projection")
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
         return self.network(x, timesteps, image_features=image_features)
@@ -143,7 +143,7 @@ def _write_parts(network: SegDiffUNet, folder: Path, format: str, roi_size: list
     sizes = [Dim(f"size_{i}", min=MIN_MULTIPLE) for i in range(network.spatial_dims)]
     divisor = network.size_divisor
     fine = {0: batch} | {2 + i: divisor * size for i, size in enumerate(sizes)}
-    coarse = {0: batch} | {2 + i: divisor // network.patch_size * size for i, size in enumerate(sizes)}
+    coarse = {0: batch} | {2 + i: divisor // network.feature_stride * size for i, size in enumerate(sizes)}
     axes = {"image": fine, "x": fine, "timesteps": {}, "image_features": coarse, "output": fine}
     examples = {
         "image": torch.zeros(2, network.image_channels, *roi_size),

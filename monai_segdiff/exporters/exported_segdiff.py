@@ -52,7 +52,7 @@ class ExportedSegDiff(nn.Module):
         self.spatial_dims: int = self.settings["spatial_dims"]
         self.image_channels: int = self.settings["image_channels"]
         self.mask_channels: int = self.settings["mask_channels"]
-        self.patch_size: int = self.settings["patch_size"]
+        self.feature_stride: int = self.settings["feature_stride"]
         self.size_divisor: int = self.settings["size_divisor"]
         self.feature_channels: int = self.settings["feature_channels"]
         load = {"torch_export": _load_torch_export, "onnx": _load_onnx}.get(self.settings["format"])
@@ -70,7 +70,7 @@ class ExportedSegDiff(nn.Module):
             image: ``[B, image_channels, *spatial]``.
 
         Returns:
-            ``[B, feature_channels, *(spatial / patch_size)]``, float32.
+            ``[B, feature_channels, *(spatial / feature_stride)]``, float32.
 
         Raises:
             ValueError: wrong dimensions or channels, or a size that is too small or that the levels cannot divide.
@@ -93,7 +93,7 @@ class ExportedSegDiff(nn.Module):
             ValueError: wrong shapes, or timesteps that are not one whole number.
         """
         self._check("x", x, self.mask_channels)
-        expected = [len(x), self.feature_channels, *(size // self.patch_size for size in x.shape[2:])]
+        expected = [len(x), self.feature_channels, *(size // self.feature_stride for size in x.shape[2:])]
         if list(image_features.shape) != expected:
             raise ValueError(f"image_features must have shape {expected}, found {list(image_features.shape)}.")
         timesteps = convert_to_tensor(timesteps, device="cpu", track_meta=False)

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 from .blocks import RRDB, ResidualDenseBlock
-from .nets import RRDBEncoder, SegDiffUNet, convert_released_state_dict
+from .nets import DenseEncoder, RRDBEncoder, SegDiffUNet, convert_released_state_dict
 from .schedulers import RespacedDDIMScheduler, RespacedDDPMScheduler, RespacedDPMSolverScheduler, RespacedScheduler
 
 __all__ = [
+    "DenseEncoder",
     "RRDB",
     "RRDBEncoder",
     "ResidualDenseBlock",

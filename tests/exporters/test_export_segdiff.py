@@ -127,7 +127,7 @@ def test_both_formats(network: SegDiffUNet, exported: Path) -> None:
         "image_channels": 3,
         "mask_channels": 1,
     }
-    assert (written["patch_size"], written["size_divisor"], written["feature_channels"]) == (2, 4, 8)
+    assert (written["feature_stride"], written["size_divisor"], written["feature_channels"]) == (2, 4, 8)
     assert written["weights"] == {"prediction_type": "sample"}
     parity = written["parity"]
     assert parity["tolerance"] == 1e-4

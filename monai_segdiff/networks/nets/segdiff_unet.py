@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import re
 from collections.abc import Sequence
 
 import torch
-from monai.networks.blocks import SpatialAttentionBlock
-from monai.networks.nets import DiffusionModelUNet
-from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
+from monai.networks.layers.factories import Conv
 from torch import nn
 
 from ..blocks.space_to_depth import depth_to_space, space_to_depth
+from .conditioned_unet import ConditionedUNet
 from .rrdb_encoder import RRDBEncoder
 
 __all__ = ["SegDiffUNet"]
 
 PUBLISHED_NUM_HEADS = 4
+SUM, CONCAT_FEATURES, CONCAT_IMAGE, ADD_AFTER_DOWN = "sum", "concat_features", "concat_image", "add_after_down_"
 
 
 class SegDiffUNet(nn.Module):
@@ -25,7 +25,23 @@ class SegDiffUNet(nn.Module):
 
     The mask encoder F is one convolution, the image encoder G a stack of RRDBs, E and D are MONAI's
     ``DiffusionModelUNet``. The sum is also the first skip connection, and the image enters nowhere else, so its
-    features can be computed once (:meth:`encode_image`) and reused for all steps and generations.
+    features can be computed once (:meth:`encode_image`) and reused for all steps and generations. That holds for the
+    variants of the paper's ablation as well, which ``conditioning`` and ``image_encoder`` select:
+
+    ====================== ======= ==================================================================================
+    ``conditioning``       variant what the U-Net sees
+    ====================== ======= ==================================================================================
+    ``"sum"``              full    ``F(x_t) + G(I)``, the published method
+    ``"concat_features"``  1       ``[F(x_t), G(I)]``: its first block and its first skip are twice as wide
+    ``"sum"``              2       the same with another ``image_encoder``, e.g. :class:`~monai_segdiff.DenseEncoder`
+    ``"concat_image"``     3       one convolution of ``[x_t, I]``, no image encoder
+    ``"add_after_down_k"`` 4, 5, 6 ``F(x_t)``; what G(I) becomes by k convolutions of stride 2 is added after the k-th
+                                   downsampling (k = 1, 3, 5 in the paper), and to the skip that starts there
+    ====================== ======= ==================================================================================
+
+    The convolution of a concatenation is the sum of two convolutions, so ``"concat_image"`` is computed as a sum whose
+    image encoder is the image's part of that convolution: equal weights and outputs, and the image is still convolved
+    once.
 
     Args:
         spatial_dims: number of spatial dimensions, 2 or 3.
@@ -40,8 +56,8 @@ class SegDiffUNet(nn.Module):
         rrdb_growth_channels: growth in the image encoder's dense blocks.
         image_encoder: another image encoder: any module that maps ``[B, image_channels * patch_size ** n, *size]`` to
             ``[B, channels[0], *size]``, where ``size`` is the spatial size divided by ``patch_size``. The three
-            ``rrdb`` arguments are then unused.
-        conditioning: where the image features enter. ``"sum"``: added to the mask features, the published method.
+            ``rrdb`` arguments are then unused. Not with ``"concat_image"``.
+        conditioning: how the image features enter, see above.
         patch_size: fold blocks of this many pixels into channels before the first convolutions and unfold them after
             the last. 1 is the published network; 2 costs about a quarter in 2-D.
         dropout: probability, before the second convolution of each residual block (0.1 for Vaihingen, else 0).
@@ -93,8 +109,11 @@ class SegDiffUNet(nn.Module):
         super().__init__()
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, found {spatial_dims}.")
-        if conditioning != "sum":
-            raise ValueError(f"conditioning must be 'sum', found {conditioning!r}.")
+        entry_level = _entry_level(conditioning, len(channels))
+        if conditioning == CONCAT_IMAGE and image_encoder is not None:
+            raise ValueError(
+                f"conditioning {CONCAT_IMAGE!r} has no image_encoder, found {type(image_encoder).__name__}."
+            )
         if patch_size < 1:
             raise ValueError(f"patch_size must be at least 1, found {patch_size}.")
         if not 0.0 <= dropout < 1.0:
@@ -109,19 +128,28 @@ class SegDiffUNet(nn.Module):
         self.spatial_dims = spatial_dims
         self.image_channels = image_channels
         self.mask_channels = mask_channels
+        self.conditioning = conditioning
         self.patch_size = patch_size
         self.size_divisor = patch_size * 2 ** (len(channels) - 1)
+        self.feature_stride = patch_size * 2**entry_level
         folded = patch_size**spatial_dims
 
-        self.image_encoder = image_encoder or RRDBEncoder(
-            spatial_dims,
-            in_channels=image_channels * folded,
-            out_channels=channels[0],
-            num_blocks=num_rrdb_blocks,
-            channels=rrdb_channels,
-            growth_channels=rrdb_growth_channels,
-        )
-        self.unet = DiffusionModelUNet(
+        self.image_encoder: nn.Module
+        if image_encoder is not None:
+            self.image_encoder = image_encoder
+        elif conditioning != CONCAT_IMAGE:
+            self.image_encoder = RRDBEncoder(
+                spatial_dims,
+                in_channels=image_channels * folded,
+                out_channels=channels[0],
+                num_blocks=num_rrdb_blocks,
+                channels=rrdb_channels,
+                growth_channels=rrdb_growth_channels,
+            )
+        self.unet = ConditionedUNet(
+            entry_level=entry_level,
+            entry_channels=2 * channels[0] if conditioning == CONCAT_FEATURES else None,
+            dropout=dropout,
             spatial_dims=spatial_dims,
             in_channels=mask_channels * folded,
             out_channels=mask_channels * folded,
@@ -133,20 +161,18 @@ class SegDiffUNet(nn.Module):
             norm_eps=norm_eps,
             use_flash_attention=use_flash_attention,
         )
-        # The U-Net's first convolution is the mask encoder. Taking it out lets the sum be formed outside, and what
-        # enters the U-Net is then also what it keeps as the first skip.
+        # The U-Net's first convolution is the mask encoder, taken out so that the image features can meet its result.
         self.mask_encoder: nn.Module = self.unet.conv_in
         self.unet.conv_in = nn.Identity()  # type: ignore[assignment]
 
-        for module in self.unet.modules():
-            if isinstance(module, SpatialAttentionBlock):
-                # Published: every residual branch starts at zero. MONAI does so for all but this one.
-                for parameter in module.attn.out_proj.parameters():
-                    nn.init.zeros_(parameter)
-            elif isinstance(module, DiffusionUNetResnetBlock) and dropout > 0:
-                # Same state-dict keys as without dropout, so that weights move freely between the two.
-                inner = module.conv2.get_submodule("conv")
-                module.conv2 = nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), conv=inner))
+        if conditioning == CONCAT_IMAGE:
+            self.image_encoder = self._split_first_convolution(image_channels * folded)
+        # After k downsamplings the width is still that of level k - 1.
+        widths = [channels[0]] * entry_level + [channels[max(entry_level - 1, 0)]]
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.image_projection = nn.Sequential(
+            *(conv(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(entry_level))
+        )
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Compute the image features, which hold for all timesteps and generations.
@@ -155,13 +181,14 @@ class SegDiffUNet(nn.Module):
             image: ``[B, image_channels, *spatial]``.
 
         Returns:
-            ``[B, channels[0], *(spatial / patch_size)]``.
+            ``[B, width, *(spatial / feature_stride)]``: the width of the first level and ``patch_size``, or, after k
+            downsamplings, the width of the k-th level and ``patch_size * 2 ** k``.
 
         Raises:
             ValueError: wrong number of dimensions or channels, or a size that the levels cannot divide.
         """
         self._check("image", image, self.image_channels)
-        return self.image_encoder(space_to_depth(image, self.patch_size))
+        return self.image_projection(self.image_encoder(space_to_depth(image, self.patch_size)))
 
     def forward(
         self,
@@ -189,9 +216,25 @@ class SegDiffUNet(nn.Module):
             image_features = self.encode_image(context)
         elif context is not None or image_features is None:
             raise ValueError("Give either the image as `context` or its `image_features`, not both and not neither.")
-        # A tensor of shape (1,) stays one row: the time embedding is computed once and broadcast over the batch.
-        hidden = self.mask_encoder(space_to_depth(x, self.patch_size)) + image_features
-        return depth_to_space(self.unet(hidden, timesteps), self.patch_size)
+        hidden = self.mask_encoder(space_to_depth(x, self.patch_size))
+        if self.conditioning == CONCAT_FEATURES:
+            output = self.unet(torch.cat([hidden, image_features], dim=1), timesteps)
+        else:
+            output = self.unet(hidden, timesteps, image_features)
+        return depth_to_space(output, self.patch_size)
+
+    def _split_first_convolution(self, image_channels: int) -> nn.Module:
+        """Start mask encoder and image encoder as the two parts of one convolution of the concatenation."""
+        mask_conv = self.mask_encoder.get_submodule("conv")
+        assert isinstance(mask_conv, (nn.Conv2d, nn.Conv3d))
+        mask_channels, width = mask_conv.in_channels, mask_conv.out_channels
+        conv = Conv[Conv.CONV, self.spatial_dims]
+        whole = conv(mask_channels + image_channels, width, 3, padding=1)
+        image_conv = conv(image_channels, width, 3, padding=1, bias=False)
+        parts = whole.weight.detach().split([mask_channels, image_channels], dim=1)
+        mask_conv.weight, image_conv.weight = (nn.Parameter(part.clone()) for part in parts)
+        mask_conv.bias = whole.bias
+        return image_conv
 
     def _check(self, name: str, tensor: torch.Tensor, channels: int) -> None:
         if tensor.ndim != self.spatial_dims + 2 or tensor.shape[1] != channels:
@@ -206,3 +249,17 @@ class SegDiffUNet(nn.Module):
                 f"Spatial sizes of {name} must be multiples of {self.size_divisor}, found {spatial}; "
                 f"{fitting} would do."
             )
+
+
+def _entry_level(conditioning: str, num_levels: int) -> int:
+    """Return after how many downsamplings the image features are added."""
+    if conditioning in (SUM, CONCAT_FEATURES, CONCAT_IMAGE):
+        return 0
+    match = re.fullmatch(rf"{ADD_AFTER_DOWN}(\d+)", conditioning)
+    if match and 1 <= int(match[1]) < num_levels:
+        return int(match[1])
+    last = f" or '{ADD_AFTER_DOWN}1' to '{ADD_AFTER_DOWN}{num_levels - 1}'" if num_levels > 1 else ""
+    raise ValueError(
+        f"conditioning must be {SUM!r}, {CONCAT_FEATURES!r}, {CONCAT_IMAGE!r}{last} with {num_levels} levels, "
+        f"found {conditioning!r}."
+    )

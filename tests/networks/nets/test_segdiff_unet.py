@@ -119,7 +119,10 @@ def test_gradient_reaches_every_parameter_and_any_encoder_will_do() -> None:
         ({"channels": (8, 18)}, r"found \[18\]; the next valid widths are \[20\]"),
         ({"patch_size": 0}, "patch_size must be at least 1, found 0"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), found 1.0"),
-        ({"conditioning": "product"}, "conditioning must be 'sum', found 'product'"),
+        ({"conditioning": "product"}, r"conditioning must be 'sum', .* with 2 levels, found 'product'"),
+        ({"conditioning": "add_after_down_2"}, "'add_after_down_1' to 'add_after_down_1' with 2 levels"),
+        ({"conditioning": "add_after_down_0"}, "found 'add_after_down_0'"),
+        ({"conditioning": "concat_image", "image_encoder": nn.Identity()}, "has no image_encoder, found Identity"),
     ],
 )
 def test_bad_arguments(changes: dict[str, Any], message: str) -> None:

@@ -5,6 +5,14 @@ from .diffusion_segmentor import DiffusionSegmentor
 from .generation_statistics import GenerationStatistics
 from .generation_stopping import GenerationStopping
 from .segdiff_inferer import SegDiffInferer
+from .uncertainty_inferer import UncertaintyInferer
 from .window_plan import WindowPlan
 
-__all__ = ["DiffusionSegmentor", "GenerationStatistics", "GenerationStopping", "SegDiffInferer", "WindowPlan"]
+__all__ = [
+    "DiffusionSegmentor",
+    "GenerationStatistics",
+    "GenerationStopping",
+    "SegDiffInferer",
+    "UncertaintyInferer",
+    "WindowPlan",
+]

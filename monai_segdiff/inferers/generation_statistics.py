@@ -7,7 +7,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-__all__ = ["GenerationStatistics", "KeptGenerations", "RunningStatistics", "mask_to_probability"]
+__all__ = [
+    "GenerationStatistics",
+    "KeptGenerations",
+    "RunningStatistics",
+    "UncertaintyStatistics",
+    "mask_to_probability",
+]
 
 
 def mask_to_probability(masks: torch.Tensor) -> torch.Tensor:
@@ -15,23 +21,41 @@ def mask_to_probability(masks: torch.Tensor) -> torch.Tensor:
     return ((masks + 1) / 2).clamp(0, 1)
 
 
+def _entropy(probability: torch.Tensor) -> torch.Tensor:
+    return torch.special.entr(probability) + torch.special.entr(1 - probability)
+
+
 class GenerationStatistics(NamedTuple):
     """Summary over several generations of one image; each entry is float32 ``[B, C, *spatial]``.
 
+    With the probabilities ``p_1 .. p_N`` of the generations, each clamped to [0, 1] as released, their mean ``m`` and
+    ``H(p) = -p ln p - (1 - p) ln(1 - p)``:
+
     Attributes:
-        mean: mean of the generations' probabilities: the prediction of SegDiff, in [0, 1].
+        mean: ``m``, the prediction of SegDiff, in [0, 1].
         variance: population variance of the probabilities, in [0, 0.25].
-        entropy: entropy of the mean as a Bernoulli probability, in nats, in [0, ln 2].
+        entropy: predictive entropy ``H(m)``, in nats, in [0, ln 2]: all that is uncertain about the pixel.
+        mutual_information: ``H(m) - (H(p_1) + .. + H(p_N)) / N``, in nats, in [0, ln 2]: the part of it that is
+            disagreement between generations. Like the variance it is blended over the windows, and is 0 where they
+            agree, as one generation does with itself.
     """
 
     mean: torch.Tensor
     variance: torch.Tensor
     entropy: torch.Tensor
+    mutual_information: torch.Tensor
+
+    @property
+    def standard_deviation(self) -> torch.Tensor:
+        """Population standard deviation of the probabilities, in [0, 0.5]."""
+        return self.variance.sqrt()
 
     @classmethod
-    def from_moments(cls, mean: torch.Tensor, variance: torch.Tensor) -> GenerationStatistics:
-        """Summarise by mean and variance, each generation clamped to [0, 1] before, as released."""
-        return cls(mean, variance, torch.special.entr(mean) + torch.special.entr(1 - mean))
+    def from_maps(
+        cls, mean: torch.Tensor, variance: torch.Tensor, mutual_information: torch.Tensor
+    ) -> GenerationStatistics:
+        """Summarise by the maps of :class:`UncertaintyStatistics`."""
+        return cls(mean, variance, _entropy(mean), mutual_information)
 
 
 class GenerationTally(Protocol):
@@ -85,6 +109,25 @@ class RunningStatistics:
     def maps(self) -> list[torch.Tensor]:
         """Return mean and variance."""
         return [self.mean, self.variance]
+
+
+class UncertaintyStatistics(RunningStatistics):
+    """Mean, variance and mutual information of the generations so far, in the memory of three masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entropies: torch.Tensor
+
+    def add(self, probability: torch.Tensor) -> None:
+        """Take one more generation in, as probabilities of any shape."""
+        super().add(probability)
+        entropy = _entropy(probability)
+        self._entropies = entropy if self.count == 1 else self._entropies + entropy
+
+    def maps(self) -> list[torch.Tensor]:
+        """Return mean, variance and mutual information."""
+        # Never negative but for rounding: the entropy is concave.
+        return [*super().maps(), (_entropy(self.mean) - self._entropies / self.count).clamp(min=0)]
 
 
 class KeptGenerations:

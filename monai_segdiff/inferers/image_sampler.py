@@ -54,10 +54,10 @@ class ImageSampler:
             stopping: ends the generations of windows early. All windows are then held until the last has stopped.
 
         Returns:
-            Each map of the tallies, blended, ``[1, mask_channels, *padded_size]``.
+            Each map of the tallies, blended, ``[1, C, *padded_size]`` with the channels of what was sampled.
         """
         tallies = {window: start() for window in range(len(self.plan.windows))}
-        blended = _BlendedMaps(self.plan, self.mask_channels, self.sampler.device)
+        blended = _BlendedMaps(self.plan)
         active, done = list(tallies), 0
         for count in stopping.checks(self.num_generations) if stopping else [self.num_generations]:
             rows = [(window, generation) for window in active for generation in range(done, count)]
@@ -84,7 +84,7 @@ class ImageSampler:
             start: makes the tally of the image.
 
         Returns:
-            Each map of the tally, ``[1, mask_channels, *padded_size]``.
+            Each map of the tally, ``[1, C, *padded_size]``.
         """
         tally, weight = start(), self.plan.total_weight(self.sampler.device)
         origin = (0,) * len(self.plan.padded_size)
@@ -124,20 +124,18 @@ class ImageSampler:
 class _BlendedMaps:
     """Maps of windows on their way to maps of the image."""
 
-    def __init__(self, plan: WindowPlan, channels: int, device: torch.device) -> None:
+    def __init__(self, plan: WindowPlan) -> None:
         self.plan = plan
-        self.shape = (1, channels, *plan.padded_size)
-        self.device = device
         self.totals: list[torch.Tensor] = []
 
     def add(self, window: int, maps: list[torch.Tensor]) -> None:
         if not self.totals:
-            self.totals = [torch.zeros(self.shape, device=self.device) for _ in maps]
+            self.totals = [values.new_zeros(*values.shape[:2], *self.plan.padded_size) for values in maps]
         for total, values in zip(self.totals, maps, strict=True):
             self.plan.add(total, window, values)
 
     def result(self) -> list[torch.Tensor]:
-        weight = self.plan.total_weight(self.device)
+        weight = self.plan.total_weight(self.totals[0].device)
         return [total / weight for total in self.totals]
 
 

@@ -20,12 +20,14 @@ class MaskSampler:
         scheduler: with its timesteps set, and its tables on the CPU. It is not changed.
         seed: start of all random streams.
         device: where to sample. The noise is drawn on the CPU, so that all devices see the same.
+        trajectory: give all predictions of the clean mask on the way, instead of the last mask alone.
     """
 
-    def __init__(self, scheduler: RespacedScheduler, seed: int, device: torch.device) -> None:
+    def __init__(self, scheduler: RespacedScheduler, seed: int, device: torch.device, trajectory: bool = False) -> None:
         self.scheduler = scheduler
         self.seed = seed
         self.device = device
+        self.trajectory = trajectory
 
     def __call__(
         self,
@@ -41,18 +43,22 @@ class MaskSampler:
             shape: ``[C, *spatial]`` of a mask.
 
         Returns:
-            Masks in the diffusion's range, float32 ``[len(keys), *shape]``.
+            Masks in the diffusion's range, float32 ``[len(keys), *shape]``. Of a trajectory, with the channels of S
+            steps one after another, ``[len(keys), S * C, *spatial]``; the last step is the mask itself.
         """
         streams = [self._stream(key) for key in keys]
         scheduler = self.scheduler.for_trajectory()
         # All at once: a copy at every step would make the GPU wait for the CPU.
         timesteps = scheduler.timesteps.to(self.device)
         x = self._noise(streams, shape)
+        predictions = []
         for step, timestep in enumerate(scheduler.timesteps.tolist()):
             output = predict(x, timesteps[step : step + 1])
             noise = self._noise(streams, shape) if scheduler.is_stochastic else None
-            x, _ = scheduler.step(output, timestep, x, noise=noise)
-        return x
+            x, prediction = scheduler.step(output, timestep, x, noise=noise)
+            if self.trajectory:
+                predictions.append(prediction)
+        return torch.cat([*predictions[:-1], x], dim=1)
 
     def _noise(self, streams: Sequence[torch.Generator], shape: Sequence[int]) -> torch.Tensor:
         noise = torch.stack([torch.randn(tuple(shape), generator=stream) for stream in streams])

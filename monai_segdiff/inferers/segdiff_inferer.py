@@ -21,7 +21,13 @@ from ..exceptions import DivergenceError
 from ..networks.nets import SegDiffUNet
 from ..networks.schedulers import RespacedScheduler
 from .compiled_network import CompiledNetwork
-from .generation_statistics import GenerationStatistics, GenerationTally, KeptGenerations, RunningStatistics
+from .generation_statistics import (
+    GenerationStatistics,
+    GenerationTally,
+    KeptGenerations,
+    RunningStatistics,
+    UncertaintyStatistics,
+)
 from .generation_stopping import GenerationStopping
 from .image_sampler import ImageSampler
 from .mask_sampler import MaskSampler
@@ -168,12 +174,22 @@ class SegDiffInferer(Inferer):
         return self._run(inputs, network, RunningStatistics, self.stopping)[0]
 
     def statistics(self, inputs: torch.Tensor, network: nn.Module) -> GenerationStatistics:
-        """Return mean, variance and entropy over the generations, blended alike; arguments as :meth:`__call__`."""
-        return GenerationStatistics.from_moments(*self._run(inputs, network, RunningStatistics, self.stopping))
+        """Return mean and uncertainty over the generations; arguments as :meth:`__call__`."""
+        return GenerationStatistics.from_maps(*self._run(inputs, network, UncertaintyStatistics, self.stopping))
 
     def generations(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return the single generations as probabilities, ``[N, B, mask_channels, *spatial]``."""
         return torch.stack(self._run(inputs, network, KeptGenerations, None))
+
+    def trajectory(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
+        """Return what the result would be if sampling ended after each step.
+
+        Returns:
+            Mean over the generations of the probability that each step's prediction of the clean mask gives,
+            ``[num_inference_steps, B, mask_channels, *spatial]``; the last entry is that of :meth:`__call__`.
+        """
+        mean = self._run(inputs, network, RunningStatistics, None, trajectory=True)[0]
+        return mean.unflatten(1, (len(self.scheduler.timesteps), -1)).movedim(1, 0)
 
     def _run(
         self,
@@ -181,6 +197,7 @@ class SegDiffInferer(Inferer):
         network: nn.Module,
         tally: Callable[[], GenerationTally],
         stopping: GenerationStopping | None,
+        trajectory: bool = False,
     ) -> list[torch.Tensor]:
         """Sample image after image, and return the maps that the tallies make of the generations."""
         inner = getattr(network, "module", network)
@@ -195,7 +212,7 @@ class SegDiffInferer(Inferer):
         images = (inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs).float()
         plan = WindowPlan(images.shape[2:], divisor=segdiff.size_divisor, **self.windows)
         encode, denoise = self.compiled(segdiff) if self.compiled else (segdiff.encode_image, segdiff)
-        sampler = MaskSampler(self.scheduler, self.seed, images.device)
+        sampler = MaskSampler(self.scheduler, self.seed, images.device, trajectory)
         steps = len(images) * len(plan.windows) * self.num_generations * len(self.scheduler.timesteps)
         parts = []
         with torch.inference_mode(), self._autocast(images.device), tqdm(total=steps, disable=not self.progress) as bar:

@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from monai_segdiff import GenerationStatistics, ProbabilityToMask
-from monai_segdiff.inferers.generation_statistics import KeptGenerations, RunningStatistics, mask_to_probability
+from monai_segdiff.inferers.generation_statistics import (
+    KeptGenerations,
+    RunningStatistics,
+    UncertaintyStatistics,
+    mask_to_probability,
+)
 
 
-def tally_of(generations: torch.Tensor) -> RunningStatistics:
-    tally = RunningStatistics()
+def tally_of(generations: torch.Tensor) -> UncertaintyStatistics:
+    tally = UncertaintyStatistics()
     for generation in generations:
         tally.add(generation)
     return tally
@@ -28,11 +33,37 @@ def test_hand_made_values() -> None:
     generations = torch.tensor([[0.0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, 1], [0, 1, 0, 0]]).reshape(4, 1, 1, 4)
     tally = tally_of(generations)
     assert tally.count == 4
-    statistics = GenerationStatistics.from_moments(*tally.maps())
+    statistics = GenerationStatistics.from_maps(*tally.maps())
     assert statistics.mean.flatten().tolist() == [0, 1, 0.5, 0.75]
     assert statistics.variance.flatten().tolist() == [0, 0, 0.25, 0.1875]
+    assert statistics.standard_deviation.flatten().tolist() == [0, 0, 0.5, pytest.approx(0.1875**0.5)]
     dissent = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     torch.testing.assert_close(statistics.entropy.flatten(), torch.tensor([0, 0, math.log(2), dissent]))
+    # Each generation is certain of itself: all uncertainty is disagreement.
+    assert torch.equal(statistics.mutual_information, statistics.entropy)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 30])
+def test_mutual_information_against_numpy(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.5, 0.4, (count, 500)).clip(0, 1).astype(np.float32)
+
+    def entropy(p: np.ndarray) -> np.ndarray:
+        p = p.astype(np.float64)
+        return -sum(np.where(q > 0, q * np.log(np.maximum(q, 1e-300)), 0) for q in (p, 1 - p))
+
+    found = GenerationStatistics.from_maps(*tally_of(torch.from_numpy(values)).maps())
+    expected = entropy(values.astype(np.float64).mean(0)) - entropy(values).mean(0)
+    np.testing.assert_allclose(found.mutual_information.numpy(), expected, atol=1e-6)
+    assert (found.mutual_information >= 0).all()
+    assert (found.mutual_information <= found.entropy + 1e-6).all()
+    if count == 1:
+        assert not found.mutual_information.any()
+
+
+def test_agreeing_generations_have_entropy_but_no_mutual_information() -> None:
+    found = GenerationStatistics.from_maps(*tally_of(torch.full((7, 3), 0.3)).maps())
+    assert (found.entropy > 0.6).all()
+    assert found.mutual_information.max() < 1e-6
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 30, 300])
@@ -47,7 +78,7 @@ def test_mean_and_variance_against_numpy(count: int, kind: str) -> None:
         "mixed": draw.normal(0.5, 1, (count, 2, 50)).clip(0, 1),
     }[kind].astype(np.float32)
     tally = tally_of(torch.from_numpy(values))
-    mean, variance = (found.double().numpy() for found in tally.maps())
+    mean, variance = (found.double().numpy() for found in tally.maps()[:2])
     exact = values.astype(np.float64)
     assert tally.count == count
     assert tally.mean.dtype == tally.variance.dtype == torch.float32
@@ -95,12 +126,20 @@ def test_what_is_given_is_not_changed() -> None:
 
 def test_entropy() -> None:
     mean = torch.linspace(0, 1, 101)
-    entropy = GenerationStatistics.from_moments(mean, torch.zeros(101)).entropy
+    entropy = GenerationStatistics.from_maps(mean, torch.zeros(101), torch.zeros(101)).entropy
     inside = mean[1:-1].double()
     expected = -(inside * inside.log() + (1 - inside) * (1 - inside).log())
     torch.testing.assert_close(entropy[1:-1].double(), expected, atol=1e-6, rtol=0)
     assert entropy[0] == entropy[-1] == 0
     assert entropy.max() == entropy[50] == pytest.approx(math.log(2))
+
+
+def test_running_statistics_are_the_first_two() -> None:
+    tallies = RunningStatistics(), UncertaintyStatistics()
+    for generation in torch.rand(4, 9, generator=torch.Generator().manual_seed(0)):
+        for tally in tallies:
+            tally.add(generation)
+    assert all(torch.equal(*pair) for pair in zip(tallies[0].maps(), tallies[1].maps()[:2], strict=True))
 
 
 def test_kept_generations_are_returned_as_they_came() -> None:

@@ -55,6 +55,24 @@ def test_equals_a_loop_by_hand(make: Callable[..., RespacedScheduler]) -> None:
         torch.testing.assert_close(mask[None], x, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("make", SCHEDULERS)
+def test_trajectory_holds_each_predicted_clean_mask_and_at_last_the_mask(
+    make: Callable[..., RespacedScheduler],
+) -> None:
+    keys, seen = [(0, 0), (1, 0)], []
+
+    def noting(x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        seen.append(predict(x, timestep))
+        return seen[-1]
+
+    found = MaskSampler(scheduler_of(make), 5, CPU, trajectory=True)(noting, keys, (2, 3, 4))
+    steps = found.unflatten(1, (6, 2)).movedim(1, 0)
+    # The network predicts the clean mask itself, which one of the samplers clips.
+    predicted = torch.stack(seen[:-1])
+    assert torch.equal(steps[:-1], predicted.clamp(-1, 1) if scheduler_of(make).clip_sample else predicted)
+    assert torch.equal(steps[-1], MaskSampler(scheduler_of(make), 5, CPU)(predict, keys, (2, 3, 4)))
+
+
 def test_steps_in_their_order_with_one_timestep_for_all_rows() -> None:
     seen = []
 

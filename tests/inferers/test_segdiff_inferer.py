@@ -133,6 +133,30 @@ def test_mean_is_that_of_clamped_generations(network: SegDiffUNet, image: torch.
     mean = generations.mean(0).clamp(1e-7, 1 - 1e-7)
     entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log())
     torch.testing.assert_close(statistics.entropy, entropy, atol=1e-5, rtol=0)
+    single = generations.clamp(1e-7, 1 - 1e-7)
+    expected = (entropy + (single * single.log() + (1 - single) * (1 - single).log()).mean(0)).clamp(min=0)
+    torch.testing.assert_close(statistics.mutual_information, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("window_mode", ["independent", "joint"])
+def test_trajectory_ends_with_the_result(network: SegDiffUNet, image: torch.Tensor, window_mode: str) -> None:
+    arguments = {"window_mode": window_mode, "roi_size": 16, "num_inference_steps": 3, "num_generations": 2}
+    sampler = inferer(**arguments)
+    found = sampler.trajectory(image, network)
+    assert found.shape == (3, 2, 1, 40, 28)
+    assert torch.equal(found[-1], sampler(image, network))
+    assert not torch.allclose(found[0], found[1], atol=1e-3)
+    # All begin with the same noise at the last timestep: what the first step of three predicts is the mask of one step.
+    scheduler = RespacedDDIMScheduler(100, prediction_type="sample", timestep_spacing="trailing")
+    several, one = (inferer(**(arguments | {"scheduler": scheduler, "num_inference_steps": n})) for n in (3, 1))
+    first, end = several.trajectory(image, network)[0], one(image, network)
+    assert torch.allclose(first, end, atol=1e-6)
+
+
+def test_trajectory_of_an_oracle_is_its_mask_at_every_step() -> None:
+    image = image_of(1, 2, 21, 30).sign()
+    found = inferer(roi_size=16, num_inference_steps=4).trajectory(image, Oracle(channels=2))
+    assert torch.equal(found, ((image + 1) / 2).expand(4, *image.shape))
 
 
 def test_global_random_state_scheduler_and_input_are_left_alone(network: SegDiffUNet, image: torch.Tensor) -> None:

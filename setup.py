@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
-TEST = [*EXPORT, "coverage", "jsonschema", "mypy", "pytest", "ruff", "tifffile", "types-tqdm"]
+TEST = [*EXPORT, "coverage", "jsonschema", "mypy", "pytest", "ruff", "scikit-learn", "tifffile", "types-tqdm"]
 
 setup(
     name="monai_segdiff",

@@ -1,9 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics: boundary F score, overlap scores with intervals."""
+"""Metrics: overlap, outlines, objects, calibration and uncertainty, with intervals."""
 
 from __future__ import annotations
 
+from .aggregated_jaccard import (
+    AggregatedJaccardMetric,
+    aggregated_jaccard_counts,
+    aggregated_jaccard_of_counts,
+    compute_aggregated_jaccard,
+)
+from .area_ratio import AreaRatioMetric, compute_area_ratio
 from .boundary_f import BoundaryFMetric, compute_boundary_f
+from .calibration_score import (
+    CalibrationScoreMetric,
+    calibration_counts,
+    calibration_scores,
+    compute_calibration_score,
+)
+from .error_detection import ErrorDetectionMetric, compute_error_detection
+from .panoptic_quality import (
+    InstancePanopticQualityMetric,
+    compute_instance_panoptic_quality,
+    panoptic_counts,
+    panoptic_quality_of_counts,
+)
+from .risk_coverage import RiskCoverageMetric, area_under_risk_coverage, oracle_risk, risk_coverage_curve
 from .segmentation_scores import bootstrap_interval, segmentation_scores
+from .temperature_fit import fit_temperature, negative_log_likelihood
+from .weighted_coverage import WeightedCoverageMetric, compute_weighted_coverage
 
-__all__ = ["BoundaryFMetric", "bootstrap_interval", "compute_boundary_f", "segmentation_scores"]
+__all__ = [
+    "AggregatedJaccardMetric",
+    "AreaRatioMetric",
+    "BoundaryFMetric",
+    "CalibrationScoreMetric",
+    "ErrorDetectionMetric",
+    "InstancePanopticQualityMetric",
+    "RiskCoverageMetric",
+    "WeightedCoverageMetric",
+    "aggregated_jaccard_counts",
+    "aggregated_jaccard_of_counts",
+    "area_under_risk_coverage",
+    "bootstrap_interval",
+    "calibration_counts",
+    "calibration_scores",
+    "compute_aggregated_jaccard",
+    "compute_area_ratio",
+    "compute_boundary_f",
+    "compute_calibration_score",
+    "compute_error_detection",
+    "compute_instance_panoptic_quality",
+    "compute_weighted_coverage",
+    "fit_temperature",
+    "negative_log_likelihood",
+    "oracle_risk",
+    "panoptic_counts",
+    "panoptic_quality_of_counts",
+    "risk_coverage_curve",
+    "segmentation_scores",
+]

@@ -12,34 +12,42 @@ from scipy import stats
 
 __all__ = ["bootstrap_interval", "segmentation_scores"]
 
-SCORE_NAMES = ("dice", "iou", "precision", "recall")
+SCORE_NAMES = ("dice", "iou", "precision", "recall", "area_ratio")
 _ROUND_OFF = 1e-12
 
 
-def _score(name: str, tp: Any, fp: Any, fn: Any) -> np.ndarray:
-    """One score for arrays of counts; the edge cases are those of :func:`segmentation_scores`."""
+def score_of_counts(name: str, tp: Any, fp: Any, fn: Any) -> np.ndarray:
+    """Return one score for arrays of counts; the edge cases are those of :func:`segmentation_scores`."""
     tp, fp, fn = (np.asarray(count, dtype=np.float64) for count in (tp, fp, fn))
-    numerator = 2 * tp if name == "dice" else tp
-    below = {"dice": 2 * tp + fp + fn, "iou": tp + fp + fn, "precision": tp + fp, "recall": tp + fn}
-    score = np.divide(numerator, below[name], out=np.zeros(np.shape(tp)), where=below[name] > 0)
+    above = {"dice": 2 * tp, "area_ratio": tp + np.minimum(fp, fn)}.get(name, tp)
+    below = {
+        "dice": 2 * tp + fp + fn,
+        "iou": tp + fp + fn,
+        "precision": tp + fp,
+        "recall": tp + fn,
+        "area_ratio": tp + np.maximum(fp, fn),
+    }[name]
+    score = np.divide(above, below, out=np.zeros(np.shape(tp)), where=below > 0)
     return np.where(tp + fp + fn == 0, 1.0, score)
 
 
 def segmentation_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
-    """Dice, IoU, precision and recall of the foreground, defined for every count.
+    """Dice, IoU, precision, recall and area ratio of the foreground, defined for every count.
 
-    ========================== ==== ==== ========= ======
-    case                       dice iou  precision recall
-    ========================== ==== ==== ========= ======
-    truth and prediction empty 1    1    1         1
-    only the truth empty       0    0    0         0
-    only the prediction empty  0    0    0         0
-    both present, no overlap   0    0    0         0
-    ========================== ==== ==== ========= ======
+    ========================== ==== ==== ========= ====== ==========
+    case                       dice iou  precision recall area_ratio
+    ========================== ==== ==== ========= ====== ==========
+    truth and prediction empty 1    1    1         1      1
+    only the truth empty       0    0    0         0      0
+    only the prediction empty  0    0    0         0      0
+    both present, no overlap   0    0    0         0      as defined
+    ========================== ==== ==== ========= ====== ==========
 
     Otherwise ``dice = 2 tp / (2 tp + fp + fn)`` (SegDiff's F1), ``iou = tp / (tp + fp + fn)``,
-    ``precision = tp / (tp + fp)`` and ``recall = tp / (tp + fn)``. So precision with an empty prediction and recall
-    with an empty truth, which would be 0 / 0, count as 0 unless there was nothing to find and nothing was found.
+    ``precision = tp / (tp + fp)``, ``recall = tp / (tp + fn)`` and
+    ``area_ratio = min(tp + fp, tp + fn) / max(tp + fp, tp + fn)`` (:func:`~monai_segdiff.metrics.compute_area_ratio`).
+    So precision with an empty prediction and recall with an empty truth, which would be 0 / 0, count as 0 unless there
+    was nothing to find and nothing was found.
 
     Args:
         tp: number of foreground pixels found.
@@ -47,7 +55,7 @@ def segmentation_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
         fn: number of foreground pixels missed.
 
     Returns:
-        ``{"dice": ..., "iou": ..., "precision": ..., "recall": ...}``, each in 0..1.
+        ``{"dice": ..., "iou": ..., "precision": ..., "recall": ..., "area_ratio": ...}``, each in 0..1.
 
     Raises:
         ValueError: a count is negative or not a whole number.
@@ -59,7 +67,7 @@ def segmentation_scores(tp: int, fp: int, fn: int) -> dict[str, float]:
     for name, count in (("tp", tp), ("fp", fp), ("fn", fn)):
         if not count >= 0 or int(count) != count:
             raise ValueError(f"{name} is {count!r}, expected a whole number of pixels, at least 0.")
-    return {name: float(_score(name, tp, fp, fn)) for name in SCORE_NAMES}
+    return {name: float(score_of_counts(name, tp, fp, fn)) for name in SCORE_NAMES}
 
 
 def bootstrap_interval(
@@ -78,8 +86,8 @@ def bootstrap_interval(
         values: one row per image. For ``statistic="mean"`` the score of each image, shape [N]; otherwise the counts
             ``(tp, fp, fn)`` of each image, shape [N, 3].
         statistic: ``"mean"`` for the mean of the images' scores, or ``"dice"``, ``"iou"``, ``"precision"``,
-            ``"recall"`` for that score of the counts summed over the resampled images (pooled score); or a function of
-            such summed counts, one array for each of the K columns of ``values`` ``[N, K]``.
+            ``"recall"``, ``"area_ratio"`` for that score of the counts summed over the resampled images (pooled
+            score); or a function of such summed counts, one array for each of the K columns of ``values`` ``[N, K]``.
         n_resamples: number of bootstrap samples.
         confidence_level: e.g. 0.95 for the 2.5 % and 97.5 % percentiles.
         seed: seed of the resampling; equal input gives equal intervals.
@@ -110,7 +118,7 @@ def bootstrap_interval(
         if statistic == "mean":
             return np.mean(columns[0], axis=axis)
         sums = [column.sum(axis=axis) for column in columns]
-        return _score(statistic, *sums) if isinstance(statistic, str) else statistic(*sums)
+        return score_of_counts(statistic, *sums) if isinstance(statistic, str) else statistic(*sums)
 
     columns = (rows,) if statistic == "mean" else tuple(rows.T)
     if (rows == rows[0]).all():

@@ -12,19 +12,19 @@ from monai_segdiff.metrics.segmentation_scores import bootstrap_interval, segmen
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ((0, 0, 0), (1, 1, 1, 1)),
-        ((0, 7, 0), (0, 0, 0, 0)),
-        ((0, 0, 7), (0, 0, 0, 0)),
-        ((0, 3, 4), (0, 0, 0, 0)),
-        ((5, 0, 0), (1, 1, 1, 1)),
-        ((6, 2, 4), (12 / 18, 6 / 12, 6 / 8, 6 / 10)),
-        ((1, 0, 3), (2 / 5, 1 / 4, 1, 1 / 4)),
-        ((2**40, 1, 1), (1, 1, 1, 1)),
+        ((0, 0, 0), (1, 1, 1, 1, 1)),
+        ((0, 7, 0), (0, 0, 0, 0, 0)),
+        ((0, 0, 7), (0, 0, 0, 0, 0)),
+        ((0, 3, 4), (0, 0, 0, 0, 3 / 4)),
+        ((5, 0, 0), (1, 1, 1, 1, 1)),
+        ((6, 2, 4), (12 / 18, 6 / 12, 6 / 8, 6 / 10, 8 / 10)),
+        ((1, 0, 3), (2 / 5, 1 / 4, 1, 1 / 4, 1 / 4)),
+        ((2**40, 1, 1), (1, 1, 1, 1, 1)),
     ],
 )
 def test_scores(counts: tuple[int, int, int], expected: tuple[float, ...]) -> None:
     found = segmentation_scores(*counts)
-    assert list(found) == ["dice", "iou", "precision", "recall"]
+    assert list(found) == ["dice", "iou", "precision", "recall", "area_ratio"]
     assert tuple(found.values()) == pytest.approx(expected)
     assert all(type(value) is float for value in found.values())
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 
 from .check_same_size import CheckSameSizeD, CheckSameSized, CheckSameSizeDict
 from .color_jitter import RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
+from .probability_to_instances import (
+    ProbabilityToInstances,
+    ProbabilityToInstancesD,
+    ProbabilityToInstancesd,
+    ProbabilityToInstancesDict,
+)
 from .probability_to_mask import ProbabilityToMask, ProbabilityToMaskD, ProbabilityToMaskd, ProbabilityToMaskDict
 from .save_overlay import SaveOverlay, SaveOverlayD, SaveOverlayd, SaveOverlayDict
+from .save_uncertainty import SaveUncertainty, SaveUncertaintyD, SaveUncertaintyd, SaveUncertaintyDict
+from .split_statistics import SplitStatistics, SplitStatisticsD, SplitStatisticsd, SplitStatisticsDict
+from .temperature_scaling import TemperatureScaling, TemperatureScalingD, TemperatureScalingd, TemperatureScalingDict
 
 __all__ = [
     "CheckSameSizeD",
     "CheckSameSizeDict",
     "CheckSameSized",
+    "ProbabilityToInstances",
+    "ProbabilityToInstancesD",
+    "ProbabilityToInstancesDict",
+    "ProbabilityToInstancesd",
     "ProbabilityToMask",
     "ProbabilityToMaskD",
     "ProbabilityToMaskDict",
@@ -24,4 +37,16 @@ __all__ = [
     "SaveOverlayD",
     "SaveOverlayDict",
     "SaveOverlayd",
+    "SaveUncertainty",
+    "SaveUncertaintyD",
+    "SaveUncertaintyDict",
+    "SaveUncertaintyd",
+    "SplitStatistics",
+    "SplitStatisticsD",
+    "SplitStatisticsDict",
+    "SplitStatisticsd",
+    "TemperatureScaling",
+    "TemperatureScalingD",
+    "TemperatureScalingDict",
+    "TemperatureScalingd",
 ]

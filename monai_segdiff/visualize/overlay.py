@@ -38,7 +38,8 @@ def _picture(image: Any) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError("image holds NaN or infinity, expected values in 0..255.")
     rounded = array if array.dtype == np.uint8 else np.clip(np.rint(array), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(rounded, (3, *rounded.shape[1:])).transpose(1, 2, 0))
+    # A copy in any case: it is drawn on.
+    return np.array(np.broadcast_to(rounded, (3, *rounded.shape[1:])).transpose(1, 2, 0), order="C")
 
 
 def _mask(name: str, value: Any, size: tuple[int, ...]) -> np.ndarray:

@@ -88,6 +88,14 @@ def test_image_types(image: np.ndarray | torch.Tensor) -> None:
     np.testing.assert_array_equal(draw_overlay(image, mask, mask), draw_overlay(GREY, mask, mask))
 
 
+def test_a_read_only_picture_is_not_drawn_on() -> None:
+    rows = np.full((*SHAPE, 3), 90, np.uint8)
+    rows.flags.writeable = False
+    picture = draw_overlay(rows.transpose(2, 0, 1), box((3, 3, 6, 8)))
+    np.testing.assert_array_equal(picture, draw_overlay(GREY, box((3, 3, 6, 8))))
+    assert (rows == 90).all()
+
+
 def test_values_outside_are_clipped() -> None:
     image = np.stack([np.full(SHAPE, -20.0), np.full(SHAPE, 300.0), np.full(SHAPE, 1.6)])
     assert draw_overlay(image, box())[0, 0].tolist() == [0, 255, 2]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Take apart what an uncertainty inferer packs into one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends
+
+__all__ = ["SplitStatistics", "SplitStatisticsD", "SplitStatisticsDict", "SplitStatisticsd"]
+
+STATISTICS = ("mean", "standard_deviation", "entropy", "mutual_information")
+
+
+class SplitStatistics(Transform):
+    """Split ``[4 * C, *spatial]`` into mean, standard deviation, entropy and mutual information.
+
+    An inferer gives the statistics of its generations as one tensor, so that engines and transforms that resize treat
+    them alike: the C channels of the first statistic, then those of the second, and so on.
+
+    Example:
+        >>> mean, deviation, entropy, information = SplitStatistics()(torch.arange(4.0)[:, None])
+        >>> information
+        tensor([[3.]])
+    """
+
+    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
+
+    def __call__(self, data: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Split one image's statistics.
+
+        Args:
+            data: ``[4 * C, *spatial]``, tensor or array.
+
+        Returns:
+            Mean, standard deviation, entropy and mutual information, each ``[C, *spatial]``, of the type given; meta
+            data is kept.
+
+        Raises:
+            ValueError: the number of channels is 0 or not a multiple of 4.
+        """
+        channels = len(data) // len(STATISTICS)
+        if len(data) == 0 or len(data) % len(STATISTICS):
+            raise ValueError(
+                f"data has shape {tuple(data.shape)}, expected a multiple of {len(STATISTICS)} channels: "
+                f"{', '.join(STATISTICS)}."
+            )
+        return tuple(data[start : start + channels] for start in range(0, len(data), channels))
+
+
+class SplitStatisticsd(MapTransform):
+    """Dictionary form of :class:`SplitStatistics`.
+
+    The mean stays under the key, the others go to ``<key>_standard_deviation``, ``<key>_entropy`` and
+    ``<key>_mutual_information``.
+
+    Args:
+        keys: items to split.
+        allow_missing_keys: skip keys that are absent.
+
+    Example:
+        >>> sorted(SplitStatisticsd(keys="pred")({"pred": torch.zeros(4, 8, 8)}))
+        ['pred', 'pred_entropy', 'pred_mutual_information', 'pred_standard_deviation']
+    """
+
+    backend = SplitStatistics.backend
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = SplitStatistics()
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        """Split each item; see :meth:`SplitStatistics.__call__`."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            names = (key, *(f"{key}_{name}" for name in STATISTICS[1:]))
+            result.update(zip(names, self.transform(result[key]), strict=True))
+        return result
+
+
+SplitStatisticsD = SplitStatisticsDict = SplitStatisticsd

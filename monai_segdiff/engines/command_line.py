@@ -19,7 +19,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from .. import exceptions
 
-__all__ = ["check_command_line", "next_command"]
+__all__ = ["check_command_line", "flag", "next_command"]
 
 PROGRAM = ("monai", "bundle", "__main__.py")
 # Options that belong to one run and not to what follows it.
@@ -57,6 +57,18 @@ def check_command_line(arguments: Sequence[str] | None = None) -> None:
             similar = difflib.get_close_matches(top, [*config, *known], n=1)
             hint = f" Did you mean --{similar[0]}?" if similar and similar[0] != top else ""
             raise KeyError(f"Unknown override --{name}: there is no such entry in {', '.join(files)}.{hint}")
+
+
+def flag(value: Any) -> Any:
+    """Read a switch as a user writes it: ``true`` and ``false`` in any case become booleans, the rest stays as it is.
+
+    From the command line both words arrive as strings, and both of them are true to Python.
+
+    Example:
+        >>> flag("false"), flag(True), flag("max-autotune")
+        (False, True, 'max-autotune')
+    """
+    return {"true": True, "false": False}.get(str(value).lower(), value)
 
 
 def next_command(

@@ -7,6 +7,15 @@ from .divergence_guard import DivergenceGuard
 from .evaluation_report import EvaluationReport
 from .gradient_clipping import GradientClipping
 from .progress_bar import ProgressBar
+from .scorers import (
+    BoundaryScorer,
+    CalibrationScorer,
+    ImageScorer,
+    InstanceScorer,
+    Measurement,
+    OverlapScorer,
+    UncertaintyScorer,
+)
 from .strict_checkpoint_loader import StrictCheckpointLoader, load_weights
 from .training_checkpoint import TrainingCheckpoint
 from .training_curves import TrainingCurves
@@ -14,14 +23,21 @@ from .weight_average import WeightAverage
 
 __all__ = [
     "BestModelSaver",
+    "BoundaryScorer",
+    "CalibrationScorer",
     "DivergenceGuard",
     "EvaluationReport",
     "GradientClipping",
+    "ImageScorer",
+    "InstanceScorer",
+    "Measurement",
+    "OverlapScorer",
     "ProgressBar",
+    "StrictCheckpointLoader",
     "TrainingCheckpoint",
     "TrainingCurves",
+    "UncertaintyScorer",
     "WeightAverage",
-    "StrictCheckpointLoader",
     "atomic_save",
     "load_weights",
 ]

@@ -8,28 +8,26 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
+import numpy as np
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.utils import CommonKeys
 
 from ..data.atomic_write import atomic_write
-from ..metrics.boundary_f import boundary_counts, boundary_f_of_counts
-from ..metrics.segmentation_scores import bootstrap_interval, segmentation_scores
+from ..metrics.segmentation_scores import bootstrap_interval
+from .scorers import BoundaryScorer, ImageScorer, OverlapScorer
 
 __all__ = ["EvaluationReport"]
 
-_OVERLAP = ("dice", "iou", "precision", "recall")
-_SCORES = (*_OVERLAP, "boundary_f")
-_COUNTS = ("tp", "fp", "fn")
-_BOUNDARY = "boundary_counts"
 _RESERVED = ("images", "mean", "pooled", "num_images", "empty_truth_images")
+# Scores beside one another in the printed table.
+_TABLE_COLUMNS = 8
 
 
 def _path_of(value: Any) -> str:
@@ -38,27 +36,13 @@ def _path_of(value: Any) -> str:
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) else ""
 
 
-def _binary(name: str, what: str, value: Any) -> torch.Tensor:
-    """Boolean [1, *spatial] mask; ``DiceMetric`` would score NaN or a soft map without a word."""
-    if not isinstance(value, torch.Tensor) or value.ndim not in (3, 4) or value.shape[0] != 1:
-        found = tuple(value.shape) if hasattr(value, "shape") else type(value).__name__
-        raise ValueError(f"{name}: {what} is {found}, expected a tensor of shape [1, *spatial] with 2 or 3 axes.")
-    if torch.isnan(value).any():
-        raise ValueError(f"{name}: {what} holds NaN, expected only 0 and 1.")
-    if not ((value == 0) | (value == 1)).all():
-        low, high = float(value.min()), float(value.max())
-        raise ValueError(f"{name}: {what} has values from {low:g} to {high:g}, expected only 0 and 1; binarise first.")
-    return value.detach().as_subclass(torch.Tensor).bool()
-
-
 class EvaluationReport:
-    """Scores every image of an evaluation and writes ``metrics.csv`` and ``metrics.json``.
+    """Scores every image of an evaluation and writes ``metrics.csv``, ``metrics.json`` and pictures.
 
-    For each image: tp, fp, fn (pixels), Dice, IoU, precision, recall (see
-    :func:`monai_segdiff.metrics.segmentation_scores` for empty masks: both empty is 1, one empty is 0) and boundary F
-    (:func:`monai_segdiff.metrics.compute_boundary_f`). Over the set: the *mean of images* of each score, which is what
-    SegDiff (arXiv 2112.00390) reports, and the *pooled* scores of the summed counts, in which images with much
-    foreground weigh more; each with a 95 % bootstrap interval over images.
+    What is scored is up to the ``scorers``. Over the set: the *mean of images* of each score, which is what SegDiff
+    (arXiv 2112.00390) reports, and, where it is defined, the *pooled* score of the summed counts, in which images with
+    much foreground weigh more; each with a 95 % bootstrap interval over images. A score that an image does not define
+    is left out of the mean.
 
     ``metrics.json`` holds ``images`` (a list of rows), ``mean`` and ``pooled`` (``{score: {"value", "interval"}}``,
     ``interval`` null for a single image), ``num_images``, ``empty_truth_images`` and everything in ``summary``. A
@@ -71,10 +55,10 @@ class EvaluationReport:
     Args:
         output_dir: folder to write to; created if needed.
         summary: what else belongs into ``metrics.json``: protocol, steps, generations, seed, ... JSON values.
-        boundary_distance: largest tolerance of boundary F in pixels.
+        scorers: what to score. Default: Dice, IoU, precision, recall, area ratio and boundary F of the masks.
 
     Raises:
-        ValueError: ``summary`` uses a name that the report itself writes.
+        ValueError: ``summary`` uses a name that the report itself writes, or two scorers use the same name.
         TypeError: ``summary`` cannot be written as JSON.
 
     Example:
@@ -83,15 +67,24 @@ class EvaluationReport:
     """
 
     def __init__(
-        self, output_dir: PathLike, summary: Mapping[str, Any] | None = None, boundary_distance: int = 5
+        self,
+        output_dir: PathLike,
+        summary: Mapping[str, Any] | None = None,
+        scorers: Sequence[ImageScorer] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.summary = dict(summary or {})
-        self.boundary_distance = boundary_distance
+        self.scorers = [OverlapScorer(), BoundaryScorer()] if scorers is None else list(scorers)
         taken = sorted(set(self.summary) & set(_RESERVED))
         if taken:
             raise ValueError(f"summary has {taken}, expected names other than {list(_RESERVED)}.")
+        names = Counter(name for scorer in self.scorers for name in (*scorer.headings, *scorer.shown_counts))
+        twice = sorted(name for name, count in names.items() if count > 1)
+        if twice:
+            raise ValueError(f"scorers have {twice} twice, expected each score once.")
         json.dumps(self.summary, allow_nan=False)  # fail now, not after hours of sampling
+        self.headings = {name: heading for scorer in self.scorers for name, heading in scorer.headings.items()}
+        self.shown_counts = [name for scorer in self.scorers for name in scorer.shown_counts]
         self._rows: dict[tuple[str, str, int], dict[str, Any]] = {}
         self._seen: Counter[tuple[str, str]] = Counter()
 
@@ -99,7 +92,7 @@ class EvaluationReport:
         """Attach to an evaluator that decollates (the default of ``SupervisedEvaluator``).
 
         Args:
-            engine: evaluator whose post-processing leaves binary ``pred`` and ``label`` of shape [1, *spatial].
+            engine: evaluator whose post-processing leaves what the scorers ask for.
         """
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score_batch)
@@ -119,22 +112,19 @@ class EvaluationReport:
         for item, result in zip(batch, output, strict=True):
             path = _path_of(item[CommonKeys.IMAGE]) or f"unnamed-{idist.get_rank()}"
             files = (path, _path_of(result[CommonKeys.LABEL]))
-            row = self._score(path, result[CommonKeys.PRED], result[CommonKeys.LABEL])
-            self._rows[(files[0], files[1], self._seen[files])] = row
+            self._rows[(files[0], files[1], self._seen[files])] = self._score(path, {**item, **result})
             self._seen[files] += 1
 
-    def _score(self, name: str, prediction: Any, label: Any) -> dict[str, Any]:
-        predicted = _binary(name, "prediction", prediction)
-        truth = _binary(name, "label", label).to(predicted.device)
-        if predicted.shape != truth.shape:
-            found = f"{tuple(predicted.shape)} and label {tuple(truth.shape)}"
-            raise ValueError(f"{name}: prediction has shape {found}, expected equal shapes.")
-        # Counted as integers: MONAI's get_confusion_matrix sums float32, which is inexact above 2^24 voxels.
-        hits = (predicted & truth, predicted & ~truth, ~predicted & truth)
-        counts = dict(zip(_COUNTS, (int(hit.sum()) for hit in hits), strict=True))
-        boundary = boundary_counts(predicted[0].cpu().numpy(), truth[0].cpu().numpy(), self.boundary_distance)
-        scores = {**segmentation_scores(**counts), "boundary_f": float(boundary_f_of_counts(*boundary))}
-        return {**scores, **counts, _BOUNDARY: boundary.tolist()}
+    def _score(self, name: str, item: Mapping[Any, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = {"scores": {}, "counts": []}
+        for scorer in self.scorers:
+            try:
+                scores, counts = scorer.measure(item)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            row["scores"] |= scores
+            row["counts"].append(counts.tolist())
+        return row
 
     def _gather(self) -> list[dict[str, Any]]:
         """Rows of all ranks, each image once, sorted by path, with names short enough for a table."""
@@ -163,71 +153,94 @@ class EvaluationReport:
         return named
 
     def _report(self, engine: Engine) -> None:
-        rows = self._gather()
-        counts = [[row[count] for count in _COUNTS] for row in rows]
-        mean: dict[str, dict[str, Any]] = {}
-        for score in _SCORES:
-            values = [row[score] for row in rows]
-            mean[score] = {"value": sum(values) / len(values), "interval": bootstrap_interval(values)}
-        totals = segmentation_scores(*(sum(column) for column in zip(*counts, strict=True)))
-        pooled = {
-            score: {"value": totals[score], "interval": bootstrap_interval(counts, statistic=score)}
-            for score in _OVERLAP
-        }
-        boundary = [row.pop(_BOUNDARY) for row in rows]
-        pooled["boundary_f"] = {
-            "value": float(boundary_f_of_counts(*(sum(column) for column in zip(*boundary, strict=True)))),
-            "interval": bootstrap_interval(boundary, statistic=boundary_f_of_counts),
-        }
+        found = self._gather()
+        counts = [np.array([row["counts"][i] for row in found]) for i in range(len(self.scorers))]
+        mean, pooled = self._mean([row["scores"] for row in found]), self._pooled(counts)
         for kind, scores in (("mean", mean), ("pooled", pooled)):
             for score, result in scores.items():
                 engine.state.metrics[f"report_{kind}_{score}"] = result["value"]
         if idist.get_rank() != 0:
             return
-        report = {
-            **self.summary,
-            "num_images": len(rows),
-            "empty_truth_images": sum(row["tp"] + row["fn"] == 0 for row in rows),
-            "mean": mean,
-            "pooled": pooled,
-            "images": rows,
-        }
+        shown: dict[str, np.ndarray] = {}
+        for scorer, of_images in zip(self.scorers, counts, strict=True):
+            shown |= {name: of_images[:, i] for i, name in enumerate(scorer.shown_counts)}
+        rows = [
+            {"name": row["name"], **row["scores"], **{name: values[i].item() for name, values in shown.items()}}
+            for i, row in enumerate(found)
+        ]
+        report = {**self.summary, "num_images": len(rows)}
+        if {"tp", "fn"} <= set(self.shown_counts):
+            report["empty_truth_images"] = sum(row["tp"] + row["fn"] == 0 for row in rows)
+        report |= {"mean": mean, "pooled": pooled, "images": rows}
         text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        for name, content in (("metrics.json", text), ("metrics.csv", _csv(rows, mean, pooled))):
+        sums = {name: values.sum().item() for name, values in shown.items()}
+        for name, content in (("metrics.json", text), ("metrics.csv", self._csv(rows, mean, pooled, sums))):
             with atomic_write(self.output_dir / name) as temporary:
                 temporary.write_text(content, encoding="utf-8")
-        print(_table(rows, mean, pooled), flush=True)
+        for scorer, of_images in zip(self.scorers, counts, strict=True):
+            scorer.draw(self.output_dir, of_images)
+        names = list(self.headings)
+        for start in range(0, len(names), _TABLE_COLUMNS):
+            print(self._table(names[start : start + _TABLE_COLUMNS], rows, mean, pooled), flush=True)
+
+    def _mean(self, scores: list[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
+        """Mean over those images that define a score, None if none does."""
+        mean = {}
+        for name in self.headings:
+            values = [value for row in scores if (value := row[name]) is not None]
+            mean[name] = {
+                "value": sum(values) / len(values) if values else None,
+                "interval": bootstrap_interval(values),
+            }
+        return mean
+
+    def _pooled(self, counts: list[np.ndarray]) -> dict[str, dict[str, Any]]:
+        pooled = {}
+        for scorer, of_images in zip(self.scorers, counts, strict=True):
+            for name, value in scorer.pool(*of_images.sum(axis=0)).items():
+                interval = bootstrap_interval(of_images, statistic=_one_of(scorer, name))
+                pooled[name] = {"value": float(value), "interval": interval}
+        return pooled
+
+    def _csv(
+        self, rows: list[dict[str, Any]], mean: dict[str, Any], pooled: dict[str, Any], sums: dict[str, Any]
+    ) -> str:
+        """One line per image, then ``mean`` and ``pooled``; cells that are not defined stay empty."""
+        text = io.StringIO()
+        columns = ("name", *self.headings, *self.shown_counts)
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        writer.writerow({"name": "mean", **{score: result["value"] for score, result in mean.items()}})
+        writer.writerow({"name": "pooled", **{score: result["value"] for score, result in pooled.items()}, **sums})
+        return text.getvalue()
+
+    def _table(
+        self, names: Sequence[str], rows: list[dict[str, Any]], mean: dict[str, Any], pooled: dict[str, Any]
+    ) -> str:
+        """Some scores for the terminal, columns aligned."""
+        lines = [["image", *(self.headings[name] for name in names)]]
+        lines += [[row["name"], *(_cell(row[name]) for name in names)] for row in rows]
+        for title, scores in (("mean of images", mean), ("pooled", pooled)):
+            values, intervals = [title], ["  95 % interval"]
+            for name in names:
+                result = scores.get(name, {"value": None, "interval": None})
+                low_high = result["interval"]
+                values.append(_cell(result["value"]))
+                intervals.append(f"{low_high[0]:.4f}..{low_high[1]:.4f}" if low_high else "-")
+            lines += [values, intervals]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        printed = []
+        for title, *cells in lines:
+            aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            printed.append("  ".join([title.ljust(widths[0]), *aligned]))
+        rule = "-" * len(printed[0])
+        return "\n".join([printed[0], rule, *printed[1:-4], rule, *printed[-4:]])
 
 
-def _csv(rows: list[dict[str, Any]], mean: dict[str, Any], pooled: dict[str, Any]) -> str:
-    """One line per image, then ``mean`` and ``pooled``; cells that are not defined stay empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("name", *_SCORES, *_COUNTS), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    writer.writerow({"name": "mean", **{score: result["value"] for score, result in mean.items()}})
-    totals = {count: sum(row[count] for row in rows) for count in _COUNTS}
-    writer.writerow({"name": "pooled", **{score: result["value"] for score, result in pooled.items()}, **totals})
-    return text.getvalue()
+def _one_of(scorer: ImageScorer, name: str) -> Callable[..., np.ndarray]:
+    return lambda *counts: scorer.pool(*counts)[name]
 
 
-def _table(rows: list[dict[str, Any]], mean: dict[str, Any], pooled: dict[str, Any]) -> str:
-    """The report for the terminal, columns aligned."""
-    lines = [["image", "Dice", "IoU", "precision", "recall", "boundary F"]]
-    lines += [[row["name"], *(f"{row[score]:.4f}" for score in _SCORES)] for row in rows]
-    for title, scores in (("mean of images", mean), ("pooled", pooled)):
-        values, intervals = [title], ["  95 % interval"]
-        for score in _SCORES:
-            interval = scores[score]["interval"]
-            values.append(f"{scores[score]['value']:.4f}")
-            intervals.append(f"{interval[0]:.4f}..{interval[1]:.4f}" if interval else "-")
-        lines += [values, intervals]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    printed = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
-    rule = "-" * len(printed[0])
-    return "\n".join([printed[0], rule, *printed[1:-4], rule, *printed[-4:]])
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

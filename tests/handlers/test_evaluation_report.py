@@ -108,7 +108,7 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     table = capsys.readouterr().out.rstrip("\n").split("\n")
     assert len({len(line) for line in table}) == 1, "columns are aligned"
-    assert table[0].split() == ["image", "Dice", "IoU", "precision", "recall", "boundary", "F"]
+    assert table[0].split() == ["image", "Dice", "IoU", "precision", "recall", "area", "ratio", "boundary", "F"]
     assert any(line.startswith("mean of images") and f"{report['mean']['iou']['value']:.4f}" in line for line in table)
     assert table[-2].startswith("pooled")
     assert "95 % interval" in table[-1]
@@ -163,12 +163,12 @@ GOOD = torch.ones(SHAPE)
 @pytest.mark.parametrize(
     ("truth", "prediction", "message"),
     [
-        (GOOD, GOOD * torch.nan, "/d/bad.png: prediction holds NaN"),
+        (GOOD, GOOD * torch.nan, "/d/bad.png: pred holds NaN"),
         (GOOD * torch.nan, GOOD, "/d/bad.png: label holds NaN"),
-        (GOOD, GOOD * 0.3, "/d/bad.png: prediction has values from 0.3 to 0.3"),
+        (GOOD, GOOD * 0.3, "/d/bad.png: pred has values from 0.3 to 0.3"),
         (GOOD * 255, GOOD, "/d/bad.png: label has values from 255"),
-        (GOOD, GOOD.repeat(2, 1, 1), "/d/bad.png: prediction is \\(2, 12, 16\\)"),
-        (GOOD[:, 1:], GOOD, "/d/bad.png: prediction has shape .* expected equal"),
+        (GOOD, GOOD.repeat(2, 1, 1), "/d/bad.png: pred is \\(2, 12, 16\\)"),
+        (GOOD[:, 1:], GOOD, "/d/bad.png: pred has shape .* expected equal"),
     ],
 )
 def test_bad_images(tmp_path: Path, truth: torch.Tensor, prediction: torch.Tensor, message: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_segdiff import exceptions
 
-__all__ = ["command_parser", "overrides_of", "positive", "readable_errors"]
+__all__ = ["command_parser", "json_value", "override", "overrides_of", "positive", "readable_errors"]
 
 
 def command_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -33,7 +33,7 @@ def command_parser(module: str, description: str, example: str) -> argparse.Argu
         "--override",
         nargs="+",
         default=[],
-        type=_override,
+        type=override,
         metavar="NAME=VALUE",
         help="values for entries of the bundle's configs, such as window_size=128",
     )
@@ -44,6 +44,14 @@ def overrides_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the overrides that the options of :func:`command_parser` ask for."""
     device = {} if options.device is None else {"device": options.device}
     return {**dict(options.override), **device}
+
+
+def json_value(text: str) -> Any:
+    """Read a JSON value from a command line; a plain string needs no quotes."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def positive(text: str) -> int:
@@ -67,11 +75,9 @@ def readable_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
         parser.exit(1, f"{error.args[0]}\n")
 
 
-def _override(text: str) -> tuple[str, Any]:
+def override(text: str) -> tuple[str, Any]:
+    """Read an entry of the bundle's configs and its value from a command line."""
     name, separator, value = text.partition("=")
     if not name or not separator:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value  # a plain string needs no quotes
+    return name, json_value(value)

@@ -11,11 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from monai_segdiff import atomic_write
+from monai_segdiff.visualize.colors import LINE_COLORS
 
 __all__ = ["draw_few_steps"]
 
-# Colours that the colour-blind can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 
 
@@ -38,7 +37,7 @@ def draw_few_steps(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             style, marker = LINES[numbers.index(number) % len(LINES)]
             axes.plot(
                 *([point[i] for point in points] for i in (0, 1)),
-                color=COLORS[names.index(name) % len(COLORS)],
+                color=LINE_COLORS[names.index(name) % len(LINE_COLORS)],
                 linestyle=style,
                 marker=marker,
                 label=f"{name}, {number} generation{'s' if number > 1 else ''}" if points else None,

@@ -23,7 +23,7 @@ from monai_segdiff.exceptions import DatasetError
 from .bundle import Bundle, Item
 from .command import command_parser, overrides_of, positive, readable_errors
 from .cost import Macs, bundle_macs, peak_rate
-from .generation_scores import overlap_counts
+from .image_scores import overlap_counts
 from .inference_plot import draw_inference
 from .inference_table import format_inference, with_ratios
 from .measurement import Job, Measurement, measure_isolated

@@ -12,7 +12,12 @@ from typing import Any
 
 from monai_segdiff import atomic_write
 
-__all__ = ["format_table", "write_csv", "write_json"]
+__all__ = ["format_interval", "format_table", "write_csv", "write_json"]
+
+
+def format_interval(low: float | None, high: float | None, sign: str = "") -> str:
+    """Return ``low..high``, or a dash where there is none; ``sign="+"`` also marks what is positive."""
+    return "-" if low is None or high is None else f"{low:{sign}.4f}..{high:{sign}.4f}"
 
 
 def format_table(lines: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -3,53 +3,47 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.generation_scores import GenerationScores
-from monai_segdiff import compute_boundary_f
+from benchmarks.generation_scores import generation_scores, pooled_generation_scores
+from benchmarks.image_scores import image_scores, pooled_scores
 
 
 def test_against_definitions() -> None:
     generator = np.random.default_rng(0)
-    scores = GenerationScores(threshold=0.4)
     images = [(generator.random((3, 20, 17)), generator.random((20, 17)) < 0.4) for _ in range(4)]
-    for i, (generations, truth) in enumerate(images):
-        scores.add(str(i), generations, truth)
-    summary = scores.summary()
-    dice, boundary, spread, pairs = [], [], [], []
-    for generations, truth in images:
-        mask = generations.mean(0) > 0.4
-        dice.append(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
-        predicted, true = (torch.tensor(m)[None, None].float() for m in (mask, truth))
-        boundary.append(compute_boundary_f(predicted, true).item())
-        spread.append(np.mean([np.std(generations[:, i, j]) for i in range(20) for j in range(17)]))
+    rows = [generation_scores(generations, truth, threshold=0.4) for generations, truth in images]
+    for (generations, truth), row in zip(images, rows, strict=True):
+        of_mean = image_scores(generations.mean(0), truth, 0.4)
+        assert {name: row[name] for name in of_mean} == of_mean
+        spread = np.mean([np.std(generations[:, i, j]) for i in range(20) for j in range(17)])
+        assert row["spread"] == pytest.approx(spread)
         a, b, c = generations > 0.4
-        pairs.append(np.mean([2 * (x & y).sum() / (x.sum() + y.sum()) for x, y in ((a, b), (a, c), (b, c))]))
-    assert summary["dice"]["value"] == pytest.approx(np.mean(dice))
-    assert summary["iou"]["value"] == pytest.approx(np.mean([d / (2 - d) for d in dice]))
-    assert summary["boundary_f"]["value"] == pytest.approx(np.mean(boundary))
-    assert summary["spread"] == pytest.approx(np.mean(spread))
-    assert summary["pairwise_dice"] == pytest.approx(np.mean(pairs))
-    low, high = summary["dice"]["interval"]
-    assert min(dice) <= low < np.mean(dice) < high <= max(dice)
-    assert [row["name"] for row in summary["images"]] == ["0", "1", "2", "3"]
+        pairs = [2 * (x & y).sum() / (x.sum() + y.sum()) for x, y in ((a, b), (a, c), (b, c))]
+        assert row["pairwise_dice"] == pytest.approx(np.mean(pairs))
+    summary = pooled_generation_scores(rows)
+    assert summary["spread"] == pytest.approx(np.mean([row["spread"] for row in rows]))
+    assert summary["pairwise_dice"] == pytest.approx(np.mean([row["pairwise_dice"] for row in rows]))
+    of_means = pooled_scores(rows)
+    assert {name: summary[name] for name in of_means} == of_means
 
 
 def test_one_generation_has_no_spread() -> None:
-    scores = GenerationScores()
-    scores.add("a", np.full((1, 4, 4), 0.5, dtype=np.float32), np.zeros((4, 4), dtype=bool))
-    summary = scores.summary()
-    assert (summary["spread"], summary["pairwise_dice"]) == (None, None)
+    row = generation_scores(np.full((1, 4, 4), 0.5, dtype=np.float32), np.zeros((4, 4), dtype=bool))
+    summary = pooled_generation_scores([row, row])
+    for scores in (row, summary):
+        assert (scores["spread"], scores["pairwise_dice"]) == (None, None)
     # Exactly the threshold is background.
-    assert summary["dice"] == {"value": 1.0, "interval": None}
+    assert row["dice"] == 1.0
 
 
 @pytest.mark.parametrize("value", [0.1, 0.9])
 def test_equal_generations(value: float) -> None:
-    scores = GenerationScores()
     # 5 equal float32 numbers, whose sum is not exact in float32.
-    scores.add("a", np.full((5, 4, 4), value, dtype=np.float32), np.ones((4, 4), dtype=bool))
-    summary = scores.summary()
-    assert summary["spread"] == pytest.approx(0, abs=1e-15)
-    assert summary["pairwise_dice"] == 1.0
-    assert summary["dice"]["value"] == float(value > 0.5)
+    row = generation_scores(np.full((5, 4, 4), value, dtype=np.float32), np.ones((4, 4), dtype=bool))
+    assert row["spread"] == pytest.approx(0, abs=1e-15)
+    assert row["pairwise_dice"] == 1.0
+    assert row["dice"] == float(value > 0.5)
+    exact = generation_scores(
+        np.full((5, 4, 4), value, dtype=np.float32), np.ones((4, 4), bool), float(np.float32(value))
+    )
+    assert exact["dice"] == 0.0

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks import inference as module
 from benchmarks.bundle import Bundle, Item
 from benchmarks.cost import bundle_macs
-from benchmarks.generation_scores import overlap_counts
+from benchmarks.image_scores import overlap_counts
 from benchmarks.inference import compare_inference, main
 from benchmarks.measurement import measure
 from benchmarks.passes import Passes

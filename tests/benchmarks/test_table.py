@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.inference_table import format_seconds, with_ratios
-from benchmarks.table import format_table, write_csv, write_json
+from benchmarks.table import format_interval, format_table, write_csv, write_json
 
 
 def test_columns_are_aligned() -> None:
@@ -16,6 +16,18 @@ def test_columns_are_aligned() -> None:
         "-------------",
         "xyz  12     3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "sign", "text"),
+    [
+        ((0.5, 0.75), "", "0.5000..0.7500"),
+        ((-0.5, 0.75), "+", "-0.5000..+0.7500"),
+        ((None, None), "", "-"),
+    ],
+)
+def test_intervals(ends: tuple[float | None, float | None], sign: str, text: str) -> None:
+    assert format_interval(*ends, sign) == text
 
 
 def test_files(tmp_path: Path) -> None:

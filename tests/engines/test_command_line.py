@@ -8,7 +8,7 @@ from pathlib import Path
 import monai.bundle
 import pytest
 
-from monai_segdiff.engines import check_command_line
+from monai_segdiff.engines import check_command_line, flag
 
 PROGRAM = str(Path(monai.bundle.__file__).with_name("__main__.py"))
 CONFIG = {
@@ -117,3 +117,18 @@ def test_default_is_the_command_line_of_the_process(files: list[str], monkeypatc
     monkeypatch.setattr(sys, "argv", [PROGRAM, "run", "training", "--config_file", files[0], "--max_epoch", "5"])
     with pytest.raises(KeyError, match="max_epochs"):
         check_command_line()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("true", True),
+        ("False", False),
+        ("TRUE", True),
+        (True, True),
+        (False, False),
+        ("reduce-overhead", "reduce-overhead"),
+    ],
+)
+def test_flags(given: object, expected: object) -> None:
+    assert flag(given) is expected or flag(given) == expected == given

@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 IMAGE_FOLDERS = ("tissue images", "tissue_images", "images")
-# labels/ stands first: where both exist, annotations/ may hold only some of the images
-LABEL_FOLDERS = ("labels", "annotations")
+# annotations/ stands last: where others exist, it may hold only some of the images
+LABEL_FOLDERS = ("labels", "masks", "annotations")
 LAYOUTS = (
     "expected 'Tissue Images/*.tif' + 'Annotations/*.xml' (official training set), one flat folder of *.tif + *.xml "
-    "(official test set), or 'images/' + 'labels/' (png or tif masks) or 'annotations/' (xml); "
+    "(official test set), or 'images/' + 'labels/' or 'masks/' (png or tif masks) or 'annotations/' (xml); "
     "either in this folder or in exactly one folder inside it"
 )
 MAX_NAMED = 5
@@ -122,8 +122,7 @@ def monuseg_datalist(dataset_dir: str | os.PathLike[str]) -> list[dict[str, str]
 
     - ``Tissue Images/*.tif`` with ``Annotations/*.xml`` (official training set; also ``Tissue_Images``);
     - one flat folder of ``*.tif`` and ``*.xml`` (official test set);
-    - ``images/`` with ``labels/`` (png or tif masks), or else with ``annotations/`` (xml). With both, ``labels/`` is
-      used.
+    - ``images/`` with the first of ``labels/``, ``masks/`` (png or tif masks) and ``annotations/`` (xml) that exists.
 
     Folder names and suffixes are compared without case. An annotation without image is logged as a warning.
 

@@ -8,18 +8,16 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from ..exceptions import DatasetError
-from .atomic_write import atomic_write
 from .monuseg import absolute, monuseg_datalist, name_some
+from .split_file import Datalist, image_hashes, refuse_shared_images, write_split_file
 
 __all__ = ["evaluation_datalist", "monuseg_split"]
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("training", "validation")
-Datalist = list[dict[str, str]]
 
 
 def monuseg_split(
@@ -68,12 +66,9 @@ def monuseg_split(
         parts = _divide(everything, val_fraction, absolute(dataset_dir))
     source = f"{absolute(dataset_dir)} and {absolute(val_dataset_dir or dataset_dir)}"
     _check_parts(parts, source)
-    shared = set(_contents(parts["training"])) & set(_contents(parts["validation"]))
-    if shared:
-        copies = [entry["name"] for entry in parts["validation"] if _sha256(entry["image"]) in shared]
-        raise DatasetError(f"{source}: the same image is in both parts: {name_some(copies)}; expected it once.")
+    refuse_shared_images(parts, source)
     if split_file is not None:
-        _write_json(absolute(split_file), {**parts, "training_sha256": _contents(parts["training"])})
+        write_split_file(absolute(split_file), {**parts, "training_sha256": image_hashes(parts["training"])})
     return parts
 
 
@@ -107,7 +102,8 @@ def evaluation_datalist(
     if contents is None:
         remaining = [entry for entry in everything if entry["name"] not in names]
     else:
-        remaining = [entry for entry in everything if _sha256(entry["image"]) not in contents]
+        hashed = zip(everything, image_hashes(everything), strict=True)
+        remaining = [entry for entry, digest in hashed if digest not in contents]
     left_out = len(everything) - len(remaining)
     logger.info("Left out %d of %d images that are in the training part of %s.", left_out, len(everything), path)
     if not remaining:
@@ -200,19 +196,3 @@ def _warn_about_other_data(
     outside = [e["image"] for part in PARTS for e in parts[part] if not set(roots) & set(Path(e["image"]).parents)]
     if outside:
         logger.warning("%s: %d images lie outside the dataset folders given: %s.", path, len(outside), outside[0])
-
-
-def _contents(entries: Datalist) -> list[str]:
-    return [_sha256(entry["image"]) for entry in entries]
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{path}: the split file cannot be written ({error}); expected a writable path.") from error

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from .command_line import check_command_line, next_command
+from .cityscapes_dataset import prepare_cityscapes_dataset
+from .command_line import check_command_line, flag, next_command
 from .processes import start_processes, stop_processes
 from .run_folder import prepare_run_folder
 from .sample_dataset import prepare_sample_dataset
@@ -10,7 +11,9 @@ from .segdiff_prepare_batch import SegDiffPrepareBatch
 __all__ = [
     "SegDiffPrepareBatch",
     "check_command_line",
+    "flag",
     "next_command",
+    "prepare_cityscapes_dataset",
     "prepare_run_folder",
     "prepare_sample_dataset",
     "start_processes",

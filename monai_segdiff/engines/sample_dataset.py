@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -12,11 +13,14 @@ from ..data import generate_sample_dataset
 __all__ = ["prepare_sample_dataset"]
 
 
-def prepare_sample_dataset(sample_dir: str | Path) -> Path:
+def prepare_sample_dataset(
+    sample_dir: str | Path, generate: Callable[[str | Path], Path] = generate_sample_dataset
+) -> Path:
     """Generate the sample set where a bundle expects it, and say so.
 
     Args:
         sample_dir: folder of the sample set; an existing sample set is kept.
+        generate: function that writes the sample set of the bundle.
 
     Returns:
         The folder.
@@ -25,6 +29,6 @@ def prepare_sample_dataset(sample_dir: str | Path) -> Path:
         if idist.get_rank() == 0:
             print(
                 f"Using the generated sample images in {sample_dir}. "
-                "For real images add --dataset_dir FOLDER, the folder of the MoNuSeg download."
+                "For real images add --dataset_dir FOLDER; the bundle's docs/README.md says what it must hold."
             )
-        return generate_sample_dataset(sample_dir)
+        return generate(sample_dir)

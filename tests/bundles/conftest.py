@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,20 @@ TRAINING = {"crop_size": 32, "max_epochs": 2, "val_interval": 1}
 
 @dataclass
 class Bundle:
-    """The bundle with a tiny network, on a tiny dataset."""
+    """A bundle with a tiny network, on a tiny dataset."""
 
     dataset: Path
     weights: Path
     root: Path = ROOT
     folder: Path = BUNDLE
     configs: Path = BUNDLE / "configs"
+    sampling: dict[str, Any] = field(default_factory=SAMPLING.copy)
+    training: dict[str, Any] = field(default_factory=TRAINING.copy)
 
     def settings(self, names: str, **overrides: Any) -> dict[str, Any]:
         """Overrides for config files, named as in "train evaluate"."""
-        training = TRAINING if "train" in names.split() else {}
-        return {**TINY, **SAMPLING, **training, "dataset_dir": str(self.dataset), **overrides}
+        training = self.training if "train" in names.split() else {}
+        return {**TINY, **self.sampling, **training, "dataset_dir": str(self.dataset), **overrides}
 
     def files(self, names: str) -> list[str]:
         return [str(self.configs / f"{name}.json") for name in names.split()]

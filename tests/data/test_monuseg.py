@@ -28,6 +28,7 @@ LAYOUTS = {
     "nested flat test": ("MoNuSegTestData/{}.tif", "MoNuSegTestData/{}.xml"),
     "upper case": ("IMAGES/{}.TIF", "LABELS/{}.PNG"),
     "labels": ("images/{}.png", "labels/{}.png"),
+    "masks": ("images/{}.tif", "masks/{}.png"),
     "annotations": ("images/{}.jpg", "annotations/{}.xml"),
 }
 
@@ -52,7 +53,7 @@ def test_paths_are_absolute(tmp_path, monkeypatch):
 
 
 def test_labels_are_preferred_to_annotations(tmp_path):
-    touch(tmp_path, "images/a.tif", "images/b.tif", "annotations/a.xml", "labels/a.png", "labels/b.png")
+    touch(tmp_path, "images/a.tif", "images/b.tif", "annotations/a.xml", "labels/a.png", "labels/b.png", "masks/a.png")
     assert [Path(e["label"]).parent.name for e in monuseg_datalist(tmp_path)] == ["labels", "labels"]
 
 

@@ -78,6 +78,19 @@ def test_touching_objects_come_apart(shape: tuple[int, ...], centres: tuple[tupl
     assert compute_aggregated_jaccard(*tensors).item() > 0.98
 
 
+def test_cut_runs_through_the_neck() -> None:
+    large, small = ball((40, 40), (20, 14), 12), ball((40, 40), (20, 30), 6)
+    found = instances_of(large | small)
+    assert (found[large & ~small] == 1).all()
+    assert (found[small & ~large] == 2).all()
+
+
+def test_edge_of_the_image_is_no_background() -> None:
+    pair = ball((30, 60), (2, 20), 10) | ball((30, 60), (2, 32), 8)
+    assert instances_of(pair).max() == 1
+    assert instances_of(np.pad(pair, ((1, 0), (0, 0)))).max() == 2
+
+
 @pytest.mark.parametrize(("min_distance", "expected"), [(1, 2), (9, 2), (10, 1), (15, 1)])
 def test_equal_peaks_within_the_distance_share_a_marker(min_distance: int, expected: int) -> None:
     pair = ball((30, 40), (15, 14), 6) | ball((30, 40), (15, 24), 6)

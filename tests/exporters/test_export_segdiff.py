@@ -74,11 +74,20 @@ OTHER_ENCODER = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
     [
         ({"spatial_dims": 3, "patch_size": 2, "image_channels": 2, "mask_channels": 2}, None, (16, 16, 16)),
         (
-            {"channels": (8, 8, 16), "attention_levels": (False, False, True), "use_flash_attention": False},
+            {
+                "channels": (8, 8, 16),
+                "attention_levels": (False, False, True),
+                "use_flash_attention": False,
+                "conditioning": "add_after_down_2",  # features a quarter as large
+            },
             8,  # the least
             (8, 8),
         ),
-        ({**FLAT, "mask_channels": 3, "image_encoder": OTHER_ENCODER}, (5, 2), (5, 2)),
+        (
+            {**FLAT, "mask_channels": 3, "image_encoder": OTHER_ENCODER, "conditioning": "concat_features"},
+            (5, 2),
+            (5, 2),
+        ),
     ],
     ids=["volume", "deep", "flat"],
 )

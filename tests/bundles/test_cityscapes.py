@@ -202,13 +202,13 @@ def test_slivers(cityscapes, tmp_path: Path) -> None:
         boxes = [("bus", 20, 9, 30, 49), ("pole", 21, 9, 30, 49), ("bus", 40, 9, 80, 30), ("wall", 40, 10, 80, 30)]
         content["objects"] = [
             {"label": label, "polygon": [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]}
-            for label, x0, y0, x1, y1 in [*boxes, ("bus", 100, 9, 101, 11)]
+            for label, x0, y0, x1, y1 in [*boxes, ("bus", 100, 9, 101, 11), ("bus", 110, 9, 110, 9)]
         ]
         path.write_text(json.dumps(content))
     settings = {"dataset_dir": dataset, "crops_dir": tmp_path / "crops", "output_dir": tmp_path / "out"}
     cityscapes.run("train evaluate", ckpt=cityscapes.weights, min_size=1, **settings)
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert [row["tp"] + row["fn"] for row in report["images"]] == [41, 41, 6]
+    assert [row["tp"] + row["fn"] for row in report["images"]] == [41, 41, 6, 1]
 
 
 def test_crops_are_those_of_class_and_box(cityscapes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

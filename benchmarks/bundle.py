@@ -106,8 +106,7 @@ class Bundle:
         Args:
             changes: arguments to give it instead; a ``scheduler`` may be an object or a config with ``_target_``.
         """
-        arguments = {"amp": self.value("amp"), **changes}
-        parser = self._read({f"inferer#{name}": value for name, value in arguments.items()})
+        parser = self._read({f"inferer#{name}": value for name, value in changes.items()})
         inferer: SegDiffInferer = parser.get_parsed_content("inferer")
         return inferer
 

@@ -25,7 +25,7 @@ __all__ = ["Setting", "Study"]
 # What of the bundle decides about a result, besides the weights, the image, the steps and the generations.
 VALUES = (
     *("image_scale", "image_mean", "image_std", "window_size", "window_overlap", "window_blending", "window_mode"),
-    *("threshold", "num_train_timesteps", "amp", "seed"),
+    *("threshold", "num_train_timesteps", "stop_early", "amp", "seed"),
 )
 CONFIGS = ("network_def", "scheduler", "inferer")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..exceptions import DatasetError
-from .monuseg import find_subfolder, name_some
+from .monuseg import by_stem, find_subfolder, list_files, name_some
 
 __all__ = ["with_instances"]
 
@@ -28,7 +28,7 @@ def with_instances(datalist: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         The entries with ``instances``, absolute paths.
 
     Raises:
-        DatasetError: an image has no such file; the message names the images and the places.
+        DatasetError: an image has no such file, or two; the message names the images and the places.
 
     Example:
         >>> with_instances(monuseg_datalist("monuseg/validation"))[0]["instances"]  # doctest: +SKIP
@@ -50,8 +50,7 @@ def _instances_of(label: Path) -> Path | None:
         return label
     for name, suffixes in FOLDERS.items():
         folder = find_subfolder(label.parent.parent, (name,))
-        candidates = [] if folder is None else [folder / f"{label.stem}{suffix}" for suffix in suffixes]
-        for path in candidates:
-            if path.is_file():
-                return path
+        found = {} if folder is None else by_stem(list_files(folder, suffixes))
+        if label.stem in found:
+            return found[label.stem]
     return None

@@ -154,6 +154,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: the settings of the export cannot be read: {error}") from error
     if not isinstance(settings, dict) or not {"format", "sha256", "encoder", "denoiser"} <= settings.keys():
         raise ExportError(f"{path} is not the settings of an export.")
+    if "feature_stride" not in settings:
+        raise ExportError(f"{path} has no 'feature_stride': an older version wrote this export; export it again.")
     return settings
 
 

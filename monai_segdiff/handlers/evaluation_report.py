@@ -45,8 +45,9 @@ class EvaluationReport:
     is left out of the mean.
 
     ``metrics.json`` holds ``images`` (a list of rows), ``mean`` and ``pooled`` (``{score: {"value", "interval"}}``,
-    ``interval`` null for a single image), ``num_images``, ``empty_truth_images`` and everything in ``summary``. A
-    table is printed. The evaluator's ``state.metrics`` gets ``report_mean_<score>`` and ``report_pooled_<score>``.
+    ``interval`` null for a single image), ``num_images``, ``empty_truth_images`` (with an
+    :class:`~monai_segdiff.OverlapScorer`) and everything in ``summary``. A table is printed. The evaluator's
+    ``state.metrics`` gets ``report_mean_<score>`` and ``report_pooled_<score>``, where defined.
 
     With several processes rows are gathered and rank 0 writes. Images that a distributed sampler evaluated twice to
     even out the ranks are counted once: a row is known by its image file, label file and how often its process has
@@ -157,8 +158,8 @@ class EvaluationReport:
         counts = [np.array([row["counts"][i] for row in found]) for i in range(len(self.scorers))]
         mean, pooled = self._mean([row["scores"] for row in found]), self._pooled(counts)
         for kind, scores in (("mean", mean), ("pooled", pooled)):
-            for score, result in scores.items():
-                engine.state.metrics[f"report_{kind}_{score}"] = result["value"]
+            defined = {score: result["value"] for score, result in scores.items() if result["value"] is not None}
+            engine.state.metrics.update({f"report_{kind}_{score}": value for score, value in defined.items()})
         if idist.get_rank() != 0:
             return
         shown: dict[str, np.ndarray] = {}

@@ -79,7 +79,7 @@ class SegDiffInferer(Inferer):
         memory_limit: bytes of tensors that one call of the network may hold at its peak; ``max_batch`` is then found by
             a probe. Give one of the two.
         stopping: ends the generations of a window early; default: never. Needs the features and means of all windows
-            at once. Without effect on :meth:`generations` and in joint mode.
+            at once. Without effect on :meth:`generations`, :meth:`trajectory` and in joint mode.
         cache_image_features: encode the image once for all steps. ``False`` encodes it at every step, as the released
             code does: the same bits, for comparison of cost.
         amp: run the network (alone) in bfloat16.
@@ -174,7 +174,10 @@ class SegDiffInferer(Inferer):
         return self._run(inputs, network, RunningStatistics, self.stopping)[0]
 
     def statistics(self, inputs: torch.Tensor, network: nn.Module) -> GenerationStatistics:
-        """Return mean and uncertainty over the generations; arguments as :meth:`__call__`."""
+        """Return mean and uncertainty over the generations; arguments as :meth:`__call__`.
+
+        With ``stopping`` those of a window that stopped are over the fewer generations that it had.
+        """
         return GenerationStatistics.from_maps(*self._run(inputs, network, UncertaintyStatistics, self.stopping))
 
     def generations(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
@@ -186,7 +189,8 @@ class SegDiffInferer(Inferer):
 
         Returns:
             Mean over the generations of the probability that each step's prediction of the clean mask gives,
-            ``[num_inference_steps, B, mask_channels, *spatial]``; the last entry is that of :meth:`__call__`.
+            ``[num_inference_steps, B, mask_channels, *spatial]``; the last entry is that of :meth:`__call__`
+            without ``stopping``.
         """
         mean = self._run(inputs, network, RunningStatistics, None, trajectory=True)[0]
         return mean.unflatten(1, (len(self.scheduler.timesteps), -1)).movedim(1, 0)

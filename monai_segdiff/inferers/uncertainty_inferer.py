@@ -21,7 +21,10 @@ class UncertaintyInferer(Inferer):
     the channels; :class:`~monai_segdiff.SplitStatisticsd` takes it apart again.
 
     Args:
-        inferer: samples the generations, e.g. several with several steps: one generation has no spread.
+        inferer: samples the generations, at least two.
+
+    Raises:
+        ValueError: it samples one generation, which has no spread.
 
     Example:
         >>> evaluator = SupervisedEvaluator(inferer=UncertaintyInferer(inferer), ...)  # doctest: +SKIP
@@ -29,6 +32,11 @@ class UncertaintyInferer(Inferer):
 
     def __init__(self, inferer: SegDiffInferer) -> None:
         super().__init__()
+        if inferer.num_generations < 2:
+            raise ValueError(
+                f"num_generations must be at least 2 for uncertainty, found {inferer.num_generations}: one generation "
+                "has no spread."
+            )
         self.inferer = inferer
 
     def __call__(  # type: ignore[override]

@@ -27,7 +27,12 @@ from .panoptic_quality import (
 from .risk_coverage import RiskCoverageMetric, area_under_risk_coverage, oracle_risk, risk_coverage_curve
 from .segmentation_scores import bootstrap_interval, segmentation_scores
 from .temperature_fit import fit_temperature, negative_log_likelihood
-from .weighted_coverage import WeightedCoverageMetric, compute_weighted_coverage
+from .weighted_coverage import (
+    WeightedCoverageMetric,
+    compute_weighted_coverage,
+    weighted_coverage_counts,
+    weighted_coverage_of_counts,
+)
 
 __all__ = [
     "AggregatedJaccardMetric",
@@ -58,4 +63,6 @@ __all__ = [
     "panoptic_quality_of_counts",
     "risk_coverage_curve",
     "segmentation_scores",
+    "weighted_coverage_counts",
+    "weighted_coverage_of_counts",
 ]

@@ -7,10 +7,11 @@ from itertools import product
 
 import numpy as np
 import torch
-from monai.metrics.metric import CumulativeIterationMetric
-from monai.metrics.utils import do_metric_reduction, ignore_background
+from monai.metrics.utils import ignore_background
 from monai.utils import MetricReduction
 from scipy.ndimage import distance_transform_edt
+
+from .reduced_metric import ReducedMetric
 
 __all__ = ["BoundaryFMetric", "boundary_counts", "boundary_f_of_counts", "compute_boundary_f"]
 
@@ -135,7 +136,7 @@ def compute_boundary_f(
     return torch.tensor(np.array(scores), dtype=torch.float32, device=device).reshape(predictions.shape[:2])
 
 
-class BoundaryFMetric(CumulativeIterationMetric):
+class BoundaryFMetric(ReducedMetric):
     """Mean boundary F score over a data set; see :func:`compute_boundary_f` for the definition and the empty cases.
 
     Args:
@@ -160,33 +161,10 @@ class BoundaryFMetric(CumulativeIterationMetric):
         reduction: MetricReduction | str = MetricReduction.MEAN,
         get_not_nans: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(reduction, get_not_nans)
         self.max_distance = max_distance
         self.include_background = include_background
-        self.reduction = reduction
-        self.get_not_nans = get_not_nans
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Scores of one batch, shape [B, C]; arguments and errors as in :func:`compute_boundary_f`."""
         return compute_boundary_f(y_pred, y, self.max_distance, self.include_background)
-
-    def aggregate(
-        self, reduction: MetricReduction | str | None = None
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Reduce everything seen since the last ``reset``.
-
-        Args:
-            reduction: overrides the reduction given to the constructor for this call.
-
-        Returns:
-            The reduced score, or ``(score, not_nans)`` if ``get_not_nans``.
-
-        Raises:
-            ValueError: nothing has been computed yet.
-        """
-        data = self.get_buffer()
-        if not isinstance(data, torch.Tensor):
-            raise ValueError(f"the buffer holds {type(data).__name__}, expected a tensor; call the metric first.")
-        # The reduction writes into what it is given; a copy keeps the buffer whole for a second call.
-        score, not_nans = do_metric_reduction(data.clone(), reduction or self.reduction)
-        return (score, not_nans) if self.get_not_nans else score

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.metrics.metric import CumulativeIterationMetric
-from monai.metrics.utils import do_metric_reduction
 from monai.utils import MetricReduction
 from scipy.stats import rankdata
 
 from .per_image import compute_per_image
+from .reduced_metric import ReducedMetric
 
 __all__ = ["ErrorDetectionMetric", "compute_error_detection"]
 
@@ -62,7 +61,7 @@ def compute_error_detection(y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tens
     return compute_per_image(y_pred, y, _area_under_roc).float()
 
 
-class ErrorDetectionMetric(CumulativeIterationMetric):
+class ErrorDetectionMetric(ReducedMetric):
     """Mean area under the ROC curve over a data set; see :func:`compute_error_detection` for the definition.
 
     Images where it is not defined (NaN: no pixel or every pixel is wrong) are left out of means and sums.
@@ -80,33 +79,12 @@ class ErrorDetectionMetric(CumulativeIterationMetric):
         0.875
     """
 
-    def __init__(self, reduction: MetricReduction | str = MetricReduction.MEAN, get_not_nans: bool = False) -> None:
-        super().__init__()
-        self.reduction = reduction
-        self.get_not_nans = get_not_nans
-
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Areas of one batch, [B, C]; arguments and errors as in :func:`compute_error_detection`."""
         return compute_error_detection(y_pred, y)
 
-    def aggregate(
-        self, reduction: MetricReduction | str | None = None
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Reduce everything seen since the last ``reset``.
-
-        Args:
-            reduction: overrides the reduction given to the constructor for this call.
-
-        Returns:
-            The reduced area, NaN where no image counted, or ``(area, not_nans)`` if ``get_not_nans``.
-
-        Raises:
-            ValueError: nothing has been computed yet.
-        """
-        data = self.get_buffer()
-        if not isinstance(data, torch.Tensor):
-            raise ValueError(f"the buffer holds {type(data).__name__}, expected a tensor; call the metric first.")
-        area, not_nans = do_metric_reduction(data, reduction or self.reduction)
+    def _reduce(self, scores: torch.Tensor, reduction: MetricReduction | str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reduce as MONAI does; NaN where no image counted."""
+        area, not_nans = super()._reduce(scores, reduction)
         # MONAI gives 0 there, which would read as the worst area.
-        area = torch.where(not_nans > 0, area, torch.nan)
-        return (area, not_nans) if self.get_not_nans else area
+        return torch.where(not_nans > 0, area, torch.nan), not_nans

@@ -41,5 +41,9 @@ class ReducedMetric(CumulativeIterationMetric):
         data = self.get_buffer()
         if not isinstance(data, torch.Tensor):
             raise ValueError(f"the buffer holds {type(data).__name__}, expected a tensor; call the metric first.")
-        score, not_nans = do_metric_reduction(data, reduction or self.reduction)
+        score, not_nans = self._reduce(data, reduction or self.reduction)
         return (score, not_nans) if self.get_not_nans else score
+
+    def _reduce(self, scores: torch.Tensor, reduction: MetricReduction | str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reduce scores ``[B, C]``; they may be written to."""
+        return do_metric_reduction(scores, reduction)

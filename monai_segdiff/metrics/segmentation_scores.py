@@ -136,7 +136,7 @@ def bootstrap_interval(
         method="percentile",
         n_resamples=n_resamples,
         confidence_level=confidence_level,
-        batch=max(1, 2_000_000 // len(rows)),  # bounds the memory for large sets
+        batch=max(1, 6_000_000 // rows.size),  # bounds the memory for large sets
         **seeded,
     ).confidence_interval
     low, high = float(interval.low), float(interval.high)

@@ -12,16 +12,39 @@ from .instance_overlap import instance_overlap
 from .per_image import compute_per_image
 from .reduced_metric import ReducedMetric
 
-__all__ = ["WeightedCoverageMetric", "compute_weighted_coverage"]
+__all__ = [
+    "WeightedCoverageMetric",
+    "compute_weighted_coverage",
+    "weighted_coverage_counts",
+    "weighted_coverage_of_counts",
+]
+
+
+def weighted_coverage_counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Count what the weighted coverage of one pair of instance maps is made of; counts of images may be added.
+
+    Args:
+        prediction: instance map, whole numbers from 0 (background), ``[*spatial]``.
+        truth: of the same shape.
+
+    Returns:
+        float64 ``[3]``: sum of each true instance's area times its best IoU, true area, predicted area.
+    """
+    overlap = instance_overlap(prediction, truth)
+    best = overlap.best_pairs()
+    covered = (overlap.true_areas[overlap.true[best]] * overlap.ious[best]).sum()
+    return np.array([covered, overlap.true_areas.sum(), overlap.predicted_areas.sum()], dtype=np.float64)
+
+
+def weighted_coverage_of_counts(*counts: np.ndarray | float) -> np.ndarray:
+    """Weighted coverage of (summed) :func:`weighted_coverage_counts`, each of any shape ``[...]``."""
+    covered, true, predicted = (np.asarray(count, dtype=np.float64) for count in counts)
+    score = np.divide(covered, true, out=np.zeros_like(covered), where=true > 0)
+    return np.where((true == 0) & (predicted == 0), 1.0, score)
 
 
 def _weighted_coverage(prediction: np.ndarray, truth: np.ndarray) -> float:
-    overlap = instance_overlap(prediction, truth)
-    if not len(overlap.true_areas):
-        return float(not len(overlap.predicted_areas))
-    best = overlap.best_pairs()
-    weights = overlap.true_areas[overlap.true[best]]
-    return float((weights * overlap.ious[best]).sum() / overlap.true_areas.sum())
+    return float(weighted_coverage_of_counts(*weighted_coverage_counts(prediction, truth)))
 
 
 def compute_weighted_coverage(y_pred: torch.Tensor, y: torch.Tensor, include_background: bool = True) -> torch.Tensor:

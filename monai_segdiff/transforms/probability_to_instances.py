@@ -118,10 +118,12 @@ class ProbabilityToInstances(Transform):
         for position in ndimage.maximum_position(distance, regions, without_peak):
             peaks[position] = True
         # Equal peaks that are too close share a marker; inside the foreground, so that regions never share one.
-        groups, _ = ndimage.label(ndimage.maximum_filter(peaks, size=self.min_distance) & foreground)
+        near = ndimage.maximum_filter(peaks, size=self.min_distance) & foreground
+        groups, _ = ndimage.label(near, structure=np.ones((3,) * near.ndim))
         markers = np.zeros(foreground.shape, dtype=np.int32)
-        # The foreground may cut off parts of a group that hold no peak: number the others anew.
-        markers[peaks] = np.unique(groups[peaks], return_inverse=True)[1] + 1
+        # Two regions may touch at a corner; and the foreground may cut off parts of a group that hold no peak.
+        pairs = np.stack([groups[peaks], regions[peaks]])
+        markers[peaks] = np.unique(pairs, axis=1, return_inverse=True)[1] + 1
         return -distance, markers
 
 

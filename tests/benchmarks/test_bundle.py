@@ -54,6 +54,7 @@ def test_changes_of_the_inferer(bundle: Bundle) -> None:
     assert bundle.inferer().scheduler.num_inference_steps == bundle.value("num_inference_steps")
     assert not bundle.inferer().amp
     assert bundle.with_overrides({"amp": True}).inferer().amp
+    assert bundle.with_overrides({"amp": "False"}).inferer().amp is False
 
 
 def test_overrides_are_left_as_they_were() -> None:

@@ -98,6 +98,7 @@ def test_other_contents_are_other_results(bundle: Bundle, dataset: Path, weights
     [
         ({"window_mode": "joint"}, r"\['window_mode'\]"),
         ({"amp": True}, r"\['amp'\]"),
+        ({"stop_early": True}, r"\['stop_early'\]"),
         ({"seed": 1}, r"\['seed'\]"),
         ({"scheduler#clip_sample": False}, r"\['scheduler'\]"),
         ({"network_def#norm_eps": 1e-4}, r"\['network_def'\]"),

@@ -66,7 +66,8 @@ def test_evaluation_of_everything(bundle, dataset: Path, tmp_path: Path) -> None
             assert row[f"auroc_{name}"] == pytest.approx(auroc, abs=1e-6)
         saved = np.load(tmp_path / "uncertainty" / f"{Path(row['name']).stem}_uncertainty.npz")
         # Rows first in files, x first in MONAI.
-        assert np.array_equal(saved["probability"][0], probability[0, 0].numpy().T)
+        # Together with the entropy of the same probability, so without the temperature.
+        assert np.array_equal(saved["probability"][0], statistics.mean[0, 0].numpy().T)
         for name in STATISTICS:
             assert np.array_equal(saved[name][0], getattr(statistics, name)[0, 0].numpy().T)
     files = {path.name for path in tmp_path.iterdir()}
@@ -129,7 +130,9 @@ def test_inference(bundle, tmp_path: Path, uncertainty: bool) -> None:
     saved = np.load(out / "a_uncertainty.npz")
     assert saved["probability"].shape == (1, 61, 97)
     written = np.asarray(Image.open(out / "a_probability.png")) / 255
-    assert np.abs(saved["probability"][0] - written).max() <= 1 / 255
+    calibrated = TemperatureScaling(2.0)(torch.from_numpy(saved["probability"][0])).numpy()
+    assert np.abs(calibrated - written).max() <= 1 / 255
+    assert np.abs(saved["probability"][0] - written).max() > 10 / 255
     inferer, network = (run.parser.get_parsed_content(name) for name in ("inferer", "network"))
     item = next(iter(run.parser.get_parsed_content("dataset")))
     statistics = inferer.statistics(item["image"].as_tensor()[None], network)

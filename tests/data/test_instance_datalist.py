@@ -21,6 +21,7 @@ def dataset(root: Path, *files: str) -> None:
         ("Annotations/a.xml", ["instances/a.tif"], "Annotations/a.xml"),
         ("labels/a.png", ["instances/a.tif", "annotations/a.xml"], "instances/a.tif"),
         ("labels/a.png", ["Instances/a.png"], "Instances/a.png"),
+        ("labels/a.PNG", ["instances/a.TIF"], "instances/a.TIF"),
         ("labels/a.png", ["instances/b.tif", "Annotations/a.xml"], "Annotations/a.xml"),
     ],
 )
@@ -35,3 +36,9 @@ def test_missing_instances(tmp_path: Path) -> None:
     entries = [{"name": name, "label": str(tmp_path / "labels" / f"{name}.png")} for name in "ab"]
     with pytest.raises(DatasetError, match="no instances for 1 of 2 images: a; expected an annotation"):
         with_instances(entries)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    dataset(tmp_path, "labels/a.png", "instances/a.tif", "instances/a.png")
+    with pytest.raises(DatasetError, match="two files of the name 'a'"):
+        with_instances([{"name": "a", "label": str(tmp_path / "labels" / "a.png")}])

@@ -148,6 +148,13 @@ def listed_settings(folder: Path) -> Path:
     return folder / "export.json"
 
 
+def older_settings(folder: Path) -> Path:
+    settings = json.loads((folder / "export.json").read_text())
+    settings["patch_size"] = settings.pop("feature_stride")
+    (folder / "export.json").write_text(json.dumps(settings))
+    return folder / "export.json"
+
+
 def unknown_format(folder: Path) -> Path:
     change(folder, format="tensorrt")
     return folder / "export.json"
@@ -194,6 +201,7 @@ def change(folder: Path, **changes: Any) -> None:
         (binary_settings, "cannot be read"),
         (other_settings, "is not the settings of an export"),
         (listed_settings, "is not the settings of an export"),
+        (older_settings, "an older version wrote this export"),
         (unknown_format, "unknown format 'tensorrt'"),
         (no_encoder, "the export is incomplete"),
         (flipped_bit, "is damaged or belongs to another export: expected SHA-256"),

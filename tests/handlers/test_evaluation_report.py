@@ -18,6 +18,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import DiceMetric, MeanIoU
 
 from monai_segdiff.handlers.evaluation_report import EvaluationReport
+from monai_segdiff.handlers.scorers import ImageScorer, Measurement
 from monai_segdiff.metrics.boundary_f import boundary_counts, boundary_f_of_counts, compute_boundary_f
 
 SHAPE = (1, 12, 16)
@@ -254,6 +255,36 @@ def test_two_processes_write_the_same_report(tmp_path: Path) -> None:
     # Every rank knows the result, only rank 0 prints the table.
     assert [float(out.split()[-1]) for out, _ in finished] == [metrics["report_mean_dice"]] * 2
     assert ["pooled" in out for out, _ in finished] == [True, False]
+
+
+class Undefined(ImageScorer):
+    """Defines its score for images with foreground alone."""
+
+    headings = {"odd": "odd"}
+
+    def measure(self, item: dict) -> Measurement:
+        return Measurement({"odd": 0.25 if item["label"].any() else None}, np.zeros(1))
+
+
+def test_scores_that_an_image_does_not_define_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = evaluator(items(), EvaluationReport(tmp_path, scorers=[Undefined()]))
+    engine.run()
+    report = load(tmp_path)
+    assert [row["odd"] for row in report["images"]].count(None) == 2
+    assert report["mean"] == {"odd": {"value": 0.25, "interval": [0.25, 0.25]}}
+    assert report["pooled"] == {}
+    assert engine.state.metrics["report_mean_odd"] == 0.25
+    empty = [entry for entry in items() if not entry["label"].any()]
+    engine = evaluator(empty, EvaluationReport(tmp_path, scorers=[Undefined()]))
+    engine.run()
+    assert load(tmp_path)["mean"] == {"odd": {"value": None, "interval": None}}
+    assert "report_mean_odd" not in engine.state.metrics
+    assert "-" in capsys.readouterr().out.split("\n")[-4]
+
+
+def test_scorers_must_not_share_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"scorers have \['odd'\] twice"):
+        EvaluationReport(tmp_path, scorers=[Undefined(), Undefined()])
 
 
 def test_mean_is_the_plain_mean(tmp_path: Path) -> None:

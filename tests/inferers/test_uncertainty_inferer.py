@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from monai.data import MetaTensor
 
@@ -23,3 +24,8 @@ def test_channels_are_the_statistics_one_after_another() -> None:
         assert torch.equal(found[:, 2 * i : 2 * i + 2], getattr(statistics, name)), name
     assert isinstance(found, MetaTensor)
     assert found.meta["filename_or_obj"] == "a.png"
+
+
+def test_one_generation_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_generations must be at least 2 for uncertainty, found 1"):
+        UncertaintyInferer(inferer(num_generations=1))

@@ -78,6 +78,19 @@ def test_touching_objects_come_apart(shape: tuple[int, ...], centres: tuple[tupl
     assert compute_aggregated_jaccard(*tensors).item() > 0.98
 
 
+def test_equal_peaks_at_a_diagonal_share_a_marker() -> None:
+    probability = torch.zeros(1, 8, 8)
+    probability[:, 1:4, 1:4] = probability[:, 3:6, 3:6] = 1
+    separate = ProbabilityToInstances(sigma=0, min_distance=2, min_size=0)
+    assert separate(probability).max() == 1
+    # Regions that touch at a corner are two, however near their peaks.
+    probability = torch.zeros(1, 8, 8)
+    probability[:, 1:3, 1:3] = probability[:, 3:5, 3:5] = 1
+    found = separate(probability)[0]
+    assert found[1, 1] != found[4, 4]
+    assert found.max() == 2
+
+
 def test_cut_runs_through_the_neck() -> None:
     large, small = ball((40, 40), (20, 14), 12), ball((40, 40), (20, 30), 6)
     found = instances_of(large | small)

@@ -26,6 +26,7 @@ from monai_segdiff.metrics import (
     compute_calibration_score,
     compute_error_detection,
     compute_instance_panoptic_quality,
+    compute_weighted_coverage,
     segmentation_scores,
 )
 
@@ -106,6 +107,7 @@ def test_instances() -> None:
     found = InstanceScorer().measure(item).scores
     pair = batched(item, "pred_instances", "instances")
     assert found["aji"] == pytest.approx(compute_aggregated_jaccard(*pair).item())
+    assert found["weighted_coverage"] == pytest.approx(compute_weighted_coverage(*pair).item())
     for name in ("pq", "dq", "sq"):
         quality = compute_instance_panoptic_quality(*pair, metric_name=name).item()
         assert found[name] == pytest.approx(quality, abs=1e-6)

@@ -47,3 +47,10 @@ def test_one_level_is_a_dense_block_between_convolutions() -> None:
 def test_bad_arguments(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DenseEncoder(2, 3, 8, **changes)
+
+
+def test_parameters_of_the_published_network_with_this_encoder() -> None:
+    with torch.device("meta"):
+        encoder = DenseEncoder(2, 3, 128)
+    # Beside the U-Net's, which tests/networks/nets/test_segdiff_unet.py counts.
+    assert 155_372_161 + sum(p.numel() for p in encoder.parameters()) == 155_626_721

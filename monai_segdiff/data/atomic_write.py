@@ -19,7 +19,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     A process that is killed meanwhile leaves the old file as it was.
 
     Args:
-        path: file to write; its folder is made. The temporary file keeps the suffix.
+        path: file to write; its folder is made. The name of the temporary file has the same end, suffixes included.
 
     Raises:
         OSError: the folder or file cannot be written; an existing file is then left as it was.
@@ -31,7 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are readable by their owner only, and os.replace would keep that.
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as written:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..exceptions import DatasetError
 from .monuseg import IMAGE_FOLDERS, IMAGE_SUFFIXES, absolute, by_stem, find_subfolder, list_files
 
-__all__ = ["image_datalist"]
+__all__ = ["image_datalist", "list_images"]
 
 
 def image_datalist(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[dict[str, str]]:
@@ -32,15 +32,30 @@ def image_datalist(images: str | os.PathLike[str] | Sequence[str | os.PathLike[s
         >>> image_datalist("images")  # doctest: +SKIP
         [{'name': 'a', 'image': '/data/images/a.tif'}, {'name': 'b', 'image': '/data/images/b.png'}]
     """
+    return list_images(images, IMAGE_SUFFIXES, IMAGE_FOLDERS)
+
+
+def list_images(
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    suffixes: tuple[str, ...],
+    folders: tuple[str, ...],
+) -> list[dict[str, str]]:
+    """Do what :func:`image_datalist` does, for files of any kind.
+
+    Args:
+        images: as for :func:`image_datalist`.
+        suffixes: how the names of the files may end, in lower case; each starts with a dot.
+        folders: names, in lower case, of folders to look for inside a folder; the first that exists is taken.
+    """
     if not isinstance(images, (str, os.PathLike)):
-        return _entries([absolute(path) for path in images], "the list of images")
+        return _entries([absolute(path) for path in images], "the list of images", suffixes)
     path = absolute(images)
     if path.is_dir():
-        folder = find_subfolder(path, IMAGE_FOLDERS) or path
-        found = list_files(folder, IMAGE_SUFFIXES)
+        folder = find_subfolder(path, folders) or path
+        found = list_files(folder, suffixes)
         if not found:
-            raise DatasetError(f"{folder}: holds no image; expected files with {', '.join(IMAGE_SUFFIXES)}.")
-        return sorted(_entries(found, str(folder)), key=lambda entry: entry["name"])
+            raise DatasetError(f"{folder}: holds no image; expected files with {', '.join(suffixes)}.")
+        return sorted(_entries(found, str(folder), suffixes), key=lambda entry: entry["name"])
     if not path.exists():
         raise DatasetError(f"{path}: does not exist; expected a folder of images, an image file or a .txt list.")
     if path.suffix.lower() == ".txt":
@@ -49,17 +64,17 @@ def image_datalist(images: str | os.PathLike[str] | Sequence[str | os.PathLike[s
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"{path}: cannot be read as UTF-8 text ({error}); expected one path a line.") from error
         listed = [os.path.expanduser(line.strip()) for line in lines if line.strip()]
-        return _entries([absolute(path.parent / line) for line in listed], str(path))
-    return _entries([path], str(path))
+        return _entries([absolute(path.parent / line) for line in listed], str(path), suffixes)
+    return _entries([path], str(path), suffixes)
 
 
-def _entries(paths: list[Path], source: str) -> list[dict[str, str]]:
+def _entries(paths: list[Path], source: str, suffixes: tuple[str, ...]) -> list[dict[str, str]]:
     if not paths:
         raise DatasetError(f"{source}: names no image; expected at least one.")
     for path in paths:
         if not path.is_file():
             problem = "is a folder" if path.is_dir() else "does not exist"
             raise DatasetError(f"{source}: the image {path} {problem}; expected an image file.")
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise DatasetError(f"{source}: {path} is not an image; expected {', '.join(IMAGE_SUFFIXES)}.")
+        if not path.name.lower().endswith(suffixes):
+            raise DatasetError(f"{source}: {path} is not an image; expected {', '.join(suffixes)}.")
     return [{"name": name, "image": str(path)} for name, path in by_stem(paths).items()]

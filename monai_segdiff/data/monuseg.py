@@ -61,7 +61,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+        if path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
     )
 
 
@@ -69,6 +69,11 @@ def find_subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     """Find the first of ``names`` (lower case) among the subfolders, in any case; None when there is none."""
     by_name = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
     return next((by_name[name] for name in names if name in by_name), None)
+
+
+def stem(path: Path) -> str:
+    """Give the file name without suffix; ``.nii.gz`` counts as one."""
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
 def by_stem(paths: list[Path]) -> dict[str, Path]:
@@ -79,11 +84,12 @@ def by_stem(paths: list[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        if path.stem in found:
+        name = stem(path)
+        if name in found:
             raise DatasetError(
-                f"{found[path.stem]} and {path}: two files of the name '{path.stem}'; expected one file for each name."
+                f"{found[name]} and {path}: two files of the name '{name}'; expected one file for each name."
             )
-        found[path.stem] = path
+        found[name] = path
     return found
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .check_same_grid import CheckSameGridD, CheckSameGridd, CheckSameGridDict
 from .check_same_size import CheckSameSizeD, CheckSameSized, CheckSameSizeDict
 from .color_jitter import RandColorJitter, RandColorJitterD, RandColorJitterd, RandColorJitterDict
 from .probability_to_instances import (
@@ -18,6 +19,9 @@ from .split_statistics import SplitStatistics, SplitStatisticsD, SplitStatistics
 from .temperature_scaling import TemperatureScaling, TemperatureScalingD, TemperatureScalingd, TemperatureScalingDict
 
 __all__ = [
+    "CheckSameGridD",
+    "CheckSameGridDict",
+    "CheckSameGridd",
     "CheckSameSizeD",
     "CheckSameSizeDict",
     "CheckSameSized",

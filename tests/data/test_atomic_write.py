@@ -31,6 +31,13 @@ def test_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     assert names(path.parent) == ["a.json"]
 
 
+def test_all_suffixes_are_kept(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.nii.gz") as temporary:
+        assert temporary.name.startswith(".")
+        assert temporary.suffixes[-2:] == [".nii", ".gz"]
+        temporary.touch()
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.txt"

@@ -10,14 +10,18 @@ from .progress_bar import ProgressBar
 from .scorers import (
     BoundaryScorer,
     CalibrationScorer,
+    ClassCalibrationScorer,
+    ClassOverlapScorer,
     ImageScorer,
     InstanceScorer,
     Measurement,
     OverlapScorer,
+    SurfaceScorer,
     UncertaintyScorer,
 )
+from .single_step_stage import SingleStepStage
 from .strict_checkpoint_loader import StrictCheckpointLoader, load_weights
-from .training_checkpoint import TrainingCheckpoint
+from .training_checkpoint import TrainingCheckpoint, checkpoint_epoch
 from .training_curves import TrainingCurves
 from .weight_average import WeightAverage
 
@@ -25,6 +29,8 @@ __all__ = [
     "BestModelSaver",
     "BoundaryScorer",
     "CalibrationScorer",
+    "ClassCalibrationScorer",
+    "ClassOverlapScorer",
     "DivergenceGuard",
     "EvaluationReport",
     "GradientClipping",
@@ -33,11 +39,14 @@ __all__ = [
     "Measurement",
     "OverlapScorer",
     "ProgressBar",
+    "SingleStepStage",
     "StrictCheckpointLoader",
+    "SurfaceScorer",
     "TrainingCheckpoint",
     "TrainingCurves",
     "UncertaintyScorer",
     "WeightAverage",
     "atomic_save",
+    "checkpoint_epoch",
     "load_weights",
 ]

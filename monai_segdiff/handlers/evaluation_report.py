@@ -42,7 +42,7 @@ class EvaluationReport:
     What is scored is up to the ``scorers``. Over the set: the *mean of images* of each score, which is what SegDiff
     (arXiv 2112.00390) reports, and, where it is defined, the *pooled* score of the summed counts, in which images with
     much foreground weigh more; each with a 95 % bootstrap interval over images. A score that an image does not define
-    is left out of the mean.
+    is left out of the mean; a pooled score that no image defines is null.
 
     ``metrics.json`` holds ``images`` (a list of rows), ``mean`` and ``pooled`` (``{score: {"value", "interval"}}``,
     ``interval`` null for a single image), ``num_images``, ``empty_truth_images`` (with an
@@ -199,8 +199,9 @@ class EvaluationReport:
         pooled = {}
         for scorer, of_images in zip(self.scorers, counts, strict=True):
             for name, value in scorer.pool(*of_images.sum(axis=0)).items():
-                interval = bootstrap_interval(of_images, statistic=_one_of(scorer, name))
-                pooled[name] = {"value": float(value), "interval": interval}
+                defined = not np.isnan(value)
+                interval = bootstrap_interval(of_images, statistic=_one_of(scorer, name)) if defined else None
+                pooled[name] = {"value": float(value) if defined else None, "interval": interval}
         return pooled
 
     def _csv(

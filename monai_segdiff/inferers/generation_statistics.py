@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 __all__ = [
+    "CategoricalUncertaintyStatistics",
     "GenerationStatistics",
     "KeptGenerations",
     "RunningStatistics",
@@ -25,11 +26,17 @@ def _entropy(probability: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(probability) + torch.special.entr(1 - probability)
 
 
+def _categorical_entropy(probability: torch.Tensor) -> torch.Tensor:
+    return torch.special.entr(probability).sum(dim=1, keepdim=True)
+
+
 class GenerationStatistics(NamedTuple):
     """Summary over several generations of one image; each entry is float32 ``[B, C, *spatial]``.
 
     With the probabilities ``p_1 .. p_N`` of the generations, each clamped to [0, 1] as released, their mean ``m`` and
-    ``H(p) = -p ln p - (1 - p) ln(1 - p)``:
+    ``H(p) = -p ln p - (1 - p) ln(1 - p)``, as below. Of K classes that exclude each other, ``p`` are K probabilities
+    that sum to 1 and ``H(p) = -sum_k p_k ln p_k``: mean and variance have K channels, entropy and mutual information
+    have one and lie in [0, ln K].
 
     Attributes:
         mean: ``m``, the prediction of SegDiff, in [0, 1].
@@ -54,8 +61,16 @@ class GenerationStatistics(NamedTuple):
     def from_maps(
         cls, mean: torch.Tensor, variance: torch.Tensor, mutual_information: torch.Tensor
     ) -> GenerationStatistics:
-        """Summarise by the maps of :class:`UncertaintyStatistics`."""
-        return cls(mean, variance, _entropy(mean), mutual_information)
+        """Summarise by the maps of a tally.
+
+        Args:
+            mean: of the generations.
+            variance: of the generations.
+            mutual_information: of the shape of the mean, as of :class:`UncertaintyStatistics`, or with one channel, as
+                of :class:`CategoricalUncertaintyStatistics`. The entropy is of the same kind.
+        """
+        entropy = _entropy if mutual_information.shape == mean.shape else _categorical_entropy
+        return cls(mean, variance, entropy(mean), mutual_information)
 
 
 class GenerationTally(Protocol):
@@ -67,7 +82,7 @@ class GenerationTally(Protocol):
         """Take one more generation in, as probabilities of any shape."""
 
     def maps(self) -> list[torch.Tensor]:
-        """Return what is to be known of the generations so far, each shaped like one of them."""
+        """Return what is to be known of the generations so far, each of the size of one of them."""
 
 
 class RunningStatistics:
@@ -112,7 +127,12 @@ class RunningStatistics:
 
 
 class UncertaintyStatistics(RunningStatistics):
-    """Mean, variance and mutual information of the generations so far, in the memory of three masks."""
+    """Mean, variance and mutual information of the generations so far, in the memory of three masks.
+
+    Each channel is a mask of its own.
+    """
+
+    entropy = staticmethod(_entropy)
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,13 +141,23 @@ class UncertaintyStatistics(RunningStatistics):
     def add(self, probability: torch.Tensor) -> None:
         """Take one more generation in, as probabilities of any shape."""
         super().add(probability)
-        entropy = _entropy(probability)
+        entropy = self.entropy(probability)
         self._entropies = entropy if self.count == 1 else self._entropies + entropy
 
     def maps(self) -> list[torch.Tensor]:
         """Return mean, variance and mutual information."""
         # Never negative but for rounding: the entropy is concave.
-        return [*super().maps(), (_entropy(self.mean) - self._entropies / self.count).clamp(min=0)]
+        return [*super().maps(), (self.entropy(self.mean) - self._entropies / self.count).clamp(min=0)]
+
+
+class CategoricalUncertaintyStatistics(UncertaintyStatistics):
+    """Mean, variance and mutual information of K classes that exclude each other, one in each channel.
+
+    Generations are ``[B, K, *spatial]``, background included, and sum to 1; so are mean and variance shaped, and the
+    mutual information is ``[B, 1, *spatial]``.
+    """
+
+    entropy = staticmethod(_categorical_entropy)
 
 
 class KeptGenerations:

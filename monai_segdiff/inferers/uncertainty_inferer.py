@@ -3,22 +3,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from monai.inferers import Inferer
 from torch import nn
 
-from .segdiff_inferer import SegDiffInferer
+from .generation_statistics import GenerationStatistics
 
 __all__ = ["UncertaintyInferer"]
+
+
+class StatisticsInferer(Protocol):
+    """Samples several generations, as :class:`~monai_segdiff.SegDiffInferer` does."""
+
+    num_generations: int
+
+    def statistics(self, inputs: torch.Tensor, network: nn.Module) -> GenerationStatistics:
+        """Return mean and uncertainty over the generations."""
 
 
 class UncertaintyInferer(Inferer):
     """Give mean, standard deviation, entropy and mutual information over the generations, one after another.
 
     MONAI's engines take one tensor from an inferer, and transforms resize and invert it as one. Here it has four times
-    the channels; :class:`~monai_segdiff.SplitStatisticsd` takes it apart again.
+    the channels, or 2 K + 2 if its K classes exclude each other; :class:`~monai_segdiff.SplitStatisticsd` takes it
+    apart again.
 
     Args:
         inferer: samples the generations, at least two.
@@ -30,7 +40,7 @@ class UncertaintyInferer(Inferer):
         >>> evaluator = SupervisedEvaluator(inferer=UncertaintyInferer(inferer), ...)  # doctest: +SKIP
     """
 
-    def __init__(self, inferer: SegDiffInferer) -> None:
+    def __init__(self, inferer: StatisticsInferer) -> None:
         super().__init__()
         if inferer.num_generations < 2:
             raise ValueError(
@@ -42,6 +52,6 @@ class UncertaintyInferer(Inferer):
     def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Return ``[B, 4 * mask_channels, *spatial]``; see :class:`~monai_segdiff.GenerationStatistics`."""
+        """Return the channels of the four statistics; see :class:`~monai_segdiff.GenerationStatistics`."""
         found = self.inferer.statistics(inputs, network)
         return torch.cat([found.mean, found.standard_deviation, found.entropy, found.mutual_information], dim=1)

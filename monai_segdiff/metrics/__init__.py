@@ -11,13 +11,16 @@ from .aggregated_jaccard import (
 )
 from .area_ratio import AreaRatioMetric, compute_area_ratio
 from .boundary_f import BoundaryFMetric, compute_boundary_f
+from .boundary_iou import BoundaryIoUMetric, compute_boundary_iou
 from .calibration_score import (
     CalibrationScoreMetric,
     calibration_counts,
     calibration_scores,
     compute_calibration_score,
 )
+from .class_calibration import class_calibration_counts, class_calibration_scores
 from .error_detection import ErrorDetectionMetric, compute_error_detection
+from .paired_bootstrap import PairedBootstrap, paired_bootstrap
 from .panoptic_quality import (
     InstancePanopticQualityMetric,
     compute_instance_panoptic_quality,
@@ -38,9 +41,11 @@ __all__ = [
     "AggregatedJaccardMetric",
     "AreaRatioMetric",
     "BoundaryFMetric",
+    "BoundaryIoUMetric",
     "CalibrationScoreMetric",
     "ErrorDetectionMetric",
     "InstancePanopticQualityMetric",
+    "PairedBootstrap",
     "RiskCoverageMetric",
     "WeightedCoverageMetric",
     "aggregated_jaccard_counts",
@@ -49,9 +54,12 @@ __all__ = [
     "bootstrap_interval",
     "calibration_counts",
     "calibration_scores",
+    "class_calibration_counts",
+    "class_calibration_scores",
     "compute_aggregated_jaccard",
     "compute_area_ratio",
     "compute_boundary_f",
+    "compute_boundary_iou",
     "compute_calibration_score",
     "compute_error_detection",
     "compute_instance_panoptic_quality",
@@ -59,6 +67,7 @@ __all__ = [
     "fit_temperature",
     "negative_log_likelihood",
     "oracle_risk",
+    "paired_bootstrap",
     "panoptic_counts",
     "panoptic_quality_of_counts",
     "risk_coverage_curve",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy import stats
 __all__ = ["bootstrap_interval", "segmentation_scores"]
 
 SCORE_NAMES = ("dice", "iou", "precision", "recall", "area_ratio")
-_ROUND_OFF = 1e-12
+ROUND_OFF = 1e-12
 
 
 def score_of_counts(name: str, tp: Any, fp: Any, fn: Any) -> np.ndarray:
@@ -80,7 +81,7 @@ def bootstrap_interval(
     """Percentile bootstrap interval over images: how much the result depends on which images were in the set.
 
     Images are drawn with replacement, so this is the spread from the choice of images only, not that from retraining
-    or from the sampler's noise.
+    or from the sampler's noise. Draws of images that do not define the statistic (NaN) are left out.
 
     Args:
         values: one row per image. For ``statistic="mean"`` the score of each image, shape [N]; otherwise the counts
@@ -102,6 +103,26 @@ def bootstrap_interval(
         >>> bootstrap_interval([0.5, 0.5, 0.5])
         (0.5, 0.5)
     """
+    return interval_of(bootstrap_distribution(values, statistic, n_resamples, seed), confidence_level)
+
+
+def interval_of(drawn: np.ndarray, confidence_level: float) -> tuple[float, float] | None:
+    """Percentile interval of a :func:`bootstrap_distribution`, None if it is empty."""
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return None
+    tail = (1 - confidence_level) / 2
+    low, high = (float(end) for end in np.quantile(drawn, (tail, 1 - tail)))
+    return (low, low) if high - low < ROUND_OFF else (low, high)
+
+
+def bootstrap_distribution(
+    values: Any, statistic: str | Callable[..., np.ndarray], n_resamples: int, seed: int
+) -> np.ndarray:
+    """Return the statistic of each resample, float64 ``[n_resamples]``, or ``[0]`` for fewer than two images.
+
+    Arguments and errors are those of :func:`bootstrap_interval`.
+    """
     if isinstance(statistic, str) and statistic not in ("mean", *SCORE_NAMES):
         raise ValueError(f"statistic is {statistic!r}, expected 'mean' or one of {SCORE_NAMES}.")
     rows = np.asarray(values, dtype=np.float64)
@@ -112,7 +133,7 @@ def bootstrap_interval(
     if not np.isfinite(rows).all():
         raise ValueError("values hold NaN or infinity, expected finite numbers.")
     if len(rows) < 2:
-        return None
+        return np.empty(0)
 
     def compute(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
         if statistic == "mean":
@@ -123,21 +144,20 @@ def bootstrap_interval(
     columns = (rows,) if statistic == "mean" else tuple(rows.T)
     if (rows == rows[0]).all():
         # The mean of n equal numbers may be off by round-off: use one image, whose score is the same by definition.
-        value = float(compute(*(column[:1] for column in columns)))
-        return value, value
+        return np.full(n_resamples, float(compute(*(column[:1] for column in columns))))
     # scipy 1.15 renamed the argument; older ones (Python 3.10) only know the old name.
     seed_name = "rng" if "rng" in inspect.signature(stats.bootstrap).parameters else "random_state"
     seeded: dict[str, Any] = {seed_name: np.random.default_rng(seed)}
-    interval = stats.bootstrap(
-        columns,
-        compute,
-        paired=len(columns) > 1,
-        vectorized=True,
-        method="percentile",
-        n_resamples=n_resamples,
-        confidence_level=confidence_level,
-        batch=max(1, 6_000_000 // rows.size),  # bounds the memory for large sets
-        **seeded,
-    ).confidence_interval
-    low, high = float(interval.low), float(interval.high)
-    return (low, low) if high - low < _ROUND_OFF else (low, high)
+    with warnings.catch_warnings():
+        # Resamples without a value spoil scipy's own interval, which is not used.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        return stats.bootstrap(
+            columns,
+            compute,
+            paired=len(columns) > 1,
+            vectorized=True,
+            method="percentile",
+            n_resamples=n_resamples,
+            batch=max(1, 6_000_000 // rows.size),  # bounds the memory for large sets
+            **seeded,
+        ).bootstrap_distribution

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from monai.config import KeysCollection, PathLike
 from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import affine_to_spacing
 from monai.transforms.transform import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple_rep
 from PIL import Image
 
 from ..data.atomic_write import atomic_write
 from ..visualize.overlay import draw_overlay
+from ..visualize.volume_overlay import draw_volume_overlay
 
 __all__ = ["SaveOverlay", "SaveOverlayD", "SaveOverlayDict", "SaveOverlayd"]
 
@@ -39,10 +41,13 @@ class SaveOverlay(Transform):
     need different output folders. Colours as in :func:`monai_segdiff.visualize.draw_overlay`. MONAI's readers
     deliver pictures with the x axis first; the file is written with rows first, so it looks like the original file.
 
+    Of a volume three orthogonal slices are drawn, with the outlines of all classes, as by
+    :func:`monai_segdiff.visualize.draw_volume_overlay`.
+
     Args:
         output_dir: folder to write to; created when the first picture is written.
         output_postfix: added to the name.
-        linewidth: width of the outlines in pixels.
+        linewidth: width of the outlines, of pictures in pixels, of volumes in points.
 
     Example:
         >>> image = MetaTensor(torch.zeros(3, 8, 6), meta={"filename_or_obj": "a.png"})
@@ -60,9 +65,10 @@ class SaveOverlay(Transform):
         """Write one picture.
 
         Args:
-            img: picture, not normalised, values 0..255, shape [1, W, H] or [3, W, H], with its file name in ``meta``.
-            prediction: binary segmentation, shape [1, W, H] or [W, H].
-            label: binary ground truth of the same size, or None.
+            img: picture, not normalised, values 0..255, shape [1, W, H] or [3, W, H], or volume of any range, shape
+                [1, H, W, D], with its file name in ``meta``.
+            prediction: binary segmentation, shape [1, W, H] or [W, H], or classes 0, 1, .. of a volume, [1, H, W, D].
+            label: ground truth, like the prediction, or None.
 
         Returns:
             ``img``, unchanged.
@@ -71,12 +77,20 @@ class SaveOverlay(Transform):
             ValueError: the image has no file name, or image and masks do not fit each other (names the file).
         """
         name = _file_name(img)
+        path = self.output_dir / f"{Path(name.removesuffix('.gz')).stem}_{self.output_postfix}.png"
+        if img.ndim == 4:
+            try:
+                spacing = affine_to_spacing(img.affine.cpu()).tolist()
+                draw_volume_overlay(path, img, prediction, label, spacing, self.linewidth)
+            except ValueError as error:
+                raise ValueError(f"{name}: no overlay drawn: {error}") from error
+            return img
         truth = None if label is None else self._rows_first(label)
         try:
             picture = draw_overlay(self._rows_first(img), self._rows_first(prediction), truth, self.linewidth)
         except ValueError as error:
             raise ValueError(f"{name}: no overlay drawn (shapes with rows first): {error}") from error
-        with atomic_write(self.output_dir / f"{Path(name).stem}_{self.output_postfix}.png") as temporary:
+        with atomic_write(path) as temporary:
             Image.fromarray(picture).save(temporary)
         return img
 
@@ -90,12 +104,12 @@ class SaveOverlayd(MapTransform):
     """Dictionary-based version of :class:`SaveOverlay`; the data is returned unchanged.
 
     Args:
-        keys: key(s) of the binary prediction(s).
-        image_key: key of the picture, values 0..255, not normalised.
-        label_key: key of the binary ground truth, or None to draw the prediction alone.
+        keys: key(s) of the prediction(s): binary, or classes of a volume.
+        image_key: key of the picture, values 0..255, not normalised, or of the volume.
+        label_key: key of the ground truth, or None to draw the prediction alone.
         output_dir: folder to write to.
         output_postfix: added to the name; one per key if there are several keys.
-        linewidth: width of the outlines in pixels.
+        linewidth: width of the outlines, of pictures in pixels, of volumes in points.
         allow_missing_keys: skip predictions that are not in the data instead of raising KeyError.
 
     Raises:

@@ -14,7 +14,7 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_tensor, ensure_tuple_rep
 
 from ..data.atomic_write import atomic_write
-from ..visualize.uncertainty import STATISTIC_LIMITS, draw_uncertainty
+from ..visualize.uncertainty import IN_NATS, STATISTIC_LIMITS, draw_uncertainty
 from .save_overlay import _file_name
 from .split_statistics import STATISTICS
 
@@ -25,9 +25,10 @@ class SaveUncertainty(Transform):
     """Write ``<output_dir>/<name>_<output_postfix>.npz`` and, for 2-D images, a picture ``.png`` of the same name.
 
     The ``.npz`` holds float32 arrays ``[C, *spatial]``: ``probability`` (mean of the generations, 0..1),
-    ``standard_deviation`` (0..0.5), ``entropy`` and ``mutual_information`` (nats, 0..ln 2). MONAI's readers deliver
-    pictures with the x axis first; 2-D arrays are written with rows first, ``[C, H, W]``, as picture files are read by
-    other programs. 3-D arrays keep MONAI's order of axes, which is that of NIfTI files. The picture is that of
+    ``standard_deviation`` (0..0.5), ``entropy`` and ``mutual_information`` (nats, 0..ln 2). In a volume of classes that
+    exclude each other the last two may have one channel (0..ln C). MONAI's readers deliver pictures with the x axis
+    first; 2-D arrays are written with rows first, ``[C, H, W]``, as picture files are read by other programs. 3-D
+    arrays keep MONAI's order of axes, which is that of NIfTI files. The picture is that of
     :func:`monai_segdiff.visualize.draw_uncertainty`.
 
     ``<name>`` is that of the image's ``meta["filename_or_obj"]`` without folder and suffix, so images of the same name
@@ -65,8 +66,8 @@ class SaveUncertainty(Transform):
             img: picture, not normalised, values 0..255, ``[1, *spatial]`` or ``[3, *spatial]``, with its file name in
                 ``meta``. Of a 3-D image only the file name and the size are used.
             mean: probability, ``[C, *spatial]``.
-            standard_deviation: of the same shape, like the following two.
-            entropy: in nats.
+            standard_deviation: of the same shape.
+            entropy: in nats, of the same shape or, of volumes, ``[1, *spatial]``, like the following.
             mutual_information: in nats.
             label: classes 0..C for the picture, ``[1, *spatial]`` or ``[*spatial]``, or None.
 
@@ -83,10 +84,11 @@ class SaveUncertainty(Transform):
         picture = _rows_first(img)
         spatial_dims = picture.ndim - 1
         for statistic, array in arrays.items():
-            shapes = array.shape, arrays["probability"].shape
-            if spatial_dims not in (2, 3) or shapes[0] != shapes[1] or array.shape[1:] != picture.shape[1:]:
+            shape = arrays["probability"].shape
+            channels = {shape[:1], (1,)} if spatial_dims == 3 and statistic in IN_NATS else {shape[:1]}
+            if spatial_dims not in (2, 3) or array.shape[:1] not in channels or array.shape[1:] != picture.shape[1:]:
                 raise ValueError(
-                    f"{name}: {statistic} has shape {array.shape}, probability {shapes[1]} and the image "
+                    f"{name}: {statistic} has shape {array.shape}, probability {shape} and the image "
                     f"{picture.shape}, expected [C, *spatial] of one size with 2 or 3 spatial dimensions."
                 )
         stem = f"{Path(name.removesuffix('.gz')).stem}_{self.output_postfix}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from itertools import accumulate
 
 import torch
 from monai.config import KeysCollection
@@ -16,10 +17,14 @@ STATISTICS = ("mean", "standard_deviation", "entropy", "mutual_information")
 
 
 class SplitStatistics(Transform):
-    """Split ``[4 * C, *spatial]`` into mean, standard deviation, entropy and mutual information.
+    """Split one tensor into mean, standard deviation, entropy and mutual information.
 
     An inferer gives the statistics of its generations as one tensor, so that engines and transforms that resize treat
     them alike: the C channels of the first statistic, then those of the second, and so on.
+
+    Args:
+        categorical: False: each statistic has C channels, in all 4 C. True: the C channels are classes that exclude
+            each other, so that entropy and mutual information have one channel each, in all 2 C + 2.
 
     Example:
         >>> mean, deviation, entropy, information = SplitStatistics()(torch.arange(4.0)[:, None])
@@ -29,26 +34,31 @@ class SplitStatistics(Transform):
 
     backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
 
+    def __init__(self, categorical: bool = False) -> None:
+        self.categorical = categorical
+
     def __call__(self, data: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Split one image's statistics.
 
         Args:
-            data: ``[4 * C, *spatial]``, tensor or array.
+            data: ``[4 * C, *spatial]`` or ``[2 * C + 2, *spatial]``, tensor or array.
 
         Returns:
-            Mean, standard deviation, entropy and mutual information, each ``[C, *spatial]``, of the type given; meta
-            data is kept.
+            Mean, standard deviation, entropy and mutual information, ``[C, *spatial]`` or the last two
+            ``[1, *spatial]``, of the type given; meta data is kept.
 
         Raises:
-            ValueError: the number of channels is 0 or not a multiple of 4.
+            ValueError: another number of channels.
         """
-        channels = len(data) // len(STATISTICS)
-        if len(data) == 0 or len(data) % len(STATISTICS):
+        channels = (len(data) - 2) // 2 if self.categorical else len(data) // len(STATISTICS)
+        sizes = [channels, channels, 1, 1] if self.categorical else [channels] * len(STATISTICS)
+        if channels < 1 or sum(sizes) != len(data):
+            expected = "an even number of at least 4" if self.categorical else f"a multiple of {len(STATISTICS)}"
             raise ValueError(
-                f"data has shape {tuple(data.shape)}, expected a multiple of {len(STATISTICS)} channels: "
-                f"{', '.join(STATISTICS)}."
+                f"data has shape {tuple(data.shape)}, expected {expected} channels: {', '.join(STATISTICS)}."
             )
-        return tuple(data[start : start + channels] for start in range(0, len(data), channels))
+        ends = list(accumulate(sizes))
+        return tuple(data[end - size : end] for end, size in zip(ends, sizes, strict=True))
 
 
 class SplitStatisticsd(MapTransform):
@@ -59,6 +69,7 @@ class SplitStatisticsd(MapTransform):
 
     Args:
         keys: items to split.
+        categorical: whether the channels are classes that exclude each other.
         allow_missing_keys: skip keys that are absent.
 
     Example:
@@ -68,9 +79,9 @@ class SplitStatisticsd(MapTransform):
 
     backend = SplitStatistics.backend
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, categorical: bool = False, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = SplitStatistics()
+        self.transform = SplitStatistics(categorical)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         """Split each item; see :meth:`SplitStatistics.__call__`."""

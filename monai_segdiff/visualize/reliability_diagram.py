@@ -18,7 +18,10 @@ __all__ = ["draw_reliability_diagram"]
 
 
 def draw_reliability_diagram(
-    path: str | os.PathLike[str], counts: Mapping[str, np.ndarray], title: str | None = None
+    path: str | os.PathLike[str],
+    counts: Mapping[str, np.ndarray],
+    title: str | None = None,
+    axis_labels: tuple[str, str] = ("Predicted probability of foreground", "Share of foreground"),
 ) -> None:
     """Write a PNG of the share of foreground against the predicted probability, bin by bin.
 
@@ -30,6 +33,7 @@ def draw_reliability_diagram(
         path: PNG file to write; its folder is made.
         counts: name and (summed) :func:`monai_segdiff.calibration_counts`, ``[num_bins, 3]``, of each line.
         title: title of the picture.
+        axis_labels: what is predicted, and what is true.
 
     Raises:
         ValueError: there is no line, or one has another shape or no pixel.
@@ -38,12 +42,12 @@ def draw_reliability_diagram(
         >>> counts = calibration_counts(probability, truth)  # doctest: +SKIP
         >>> draw_reliability_diagram("reliability.png", {"validation": counts})  # doctest: +SKIP
     """
-    canvas = FigureCanvasAgg(_figure(counts, title))
+    canvas = FigureCanvasAgg(_figure(counts, title, axis_labels))
     with atomic_write(path) as temporary:
         canvas.print_png(temporary)
 
 
-def _figure(counts: Mapping[str, np.ndarray], title: str | None) -> Figure:
+def _figure(counts: Mapping[str, np.ndarray], title: str | None, axis_labels: tuple[str, str]) -> Figure:
     if not counts:
         raise ValueError("counts are empty, expected at least one name.")
     figure = Figure(figsize=(6, 7.5), dpi=120, layout="constrained")
@@ -57,14 +61,14 @@ def _figure(counts: Mapping[str, np.ndarray], title: str | None) -> Figure:
         reliability.plot(probability, share, color=color, marker="o", label=f"{name}, ECE {error:.4f}")
         edges = np.linspace(0, 1, len(pixels) + 1)
         histogram.stairs(np.where(pixels > 0, pixels, np.nan), edges, baseline=None, color=color, linewidth=2)
-    reliability.set_ylabel("Share of foreground")
+    reliability.set_ylabel(axis_labels[1])
     reliability.set_ylim(-0.02, 1.02)
     reliability.legend()
     histogram.set_yscale("log")
     # A single pixel is still above the axis, and the largest bin below the frame.
     histogram.set_ylim(0.5, 2 * max(values[:, 0].max() for values in counts.values()))
     histogram.set_ylabel("Pixels (logarithmic)")
-    histogram.set_xlabel("Predicted probability of foreground")
+    histogram.set_xlabel(axis_labels[0])
     histogram.set_xlim(-0.02, 1.02)
     for axes in (reliability, histogram):
         axes.grid(alpha=0.3)

@@ -29,7 +29,7 @@ STATISTIC_LIMITS = {
     "mutual_information": math.log(2),
 }
 COLORS = colormaps["viridis"]
-_IN_NATS = ("entropy", "mutual_information")
+IN_NATS = ("entropy", "mutual_information")
 _ROUND_OFF = 1e-3
 _LEAST_PANEL, _LARGEST_PANEL = 256, 1024
 # Narrower ones have no room for their title.
@@ -139,7 +139,7 @@ def _draw(rows: Sequence[tuple[np.ndarray, Mapping[str, np.ndarray]]], with_trut
             left = gap + column * (slot + gap)
             middle = (left + slot / 2) / total_width
             pixels = _resized(values, height, width)
-            title = name.replace("_", " ") + (" (nats)" if name in _IN_NATS else "")
+            title = name.replace("_", " ") + (" (nats)" if name in IN_NATS else "")
             figure.text(middle, (bottom + height + font / 2) / total_height, title, ha="center", fontsize=points)
             if column == 0:
                 _add_legend(figure, (middle, (bottom - font / 2) / total_height), points, with_truth)

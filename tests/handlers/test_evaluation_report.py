@@ -18,7 +18,7 @@ from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import DiceMetric, MeanIoU
 
 from monai_segdiff.handlers.evaluation_report import EvaluationReport
-from monai_segdiff.handlers.scorers import ImageScorer, Measurement
+from monai_segdiff.handlers.scorers import ClassOverlapScorer, ImageScorer, Measurement, SurfaceScorer
 from monai_segdiff.metrics.boundary_f import boundary_counts, boundary_f_of_counts, compute_boundary_f
 
 SHAPE = (1, 12, 16)
@@ -280,6 +280,25 @@ def test_scores_that_an_image_does_not_define_are_left_out(tmp_path: Path, capsy
     assert load(tmp_path)["mean"] == {"odd": {"value": None, "interval": None}}
     assert "report_mean_odd" not in engine.state.metrics
     assert "-" in capsys.readouterr().out.split("\n")[-4]
+
+
+def test_label_maps_of_several_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truths = torch.zeros(3, 1, 6, 7, 8)
+    truths[0, :, 2:4, 2:5, 2:6], truths[1, :, 1:3, 1:3, 1:3] = 1, 2
+    predictions = truths.clone()
+    predictions[1] = 0  # missed
+    data = [item(f"{i}.nii", truths[i], predictions[i]) for i in range(3)]
+    scorers = [ClassOverlapScorer(["a", "b", "absent"]), SurfaceScorer(["a", "b", "absent"], tolerance=0.5)]
+    engine = evaluator(data, EvaluationReport(tmp_path, scorers=scorers), batch_size=3)
+    engine.run()
+    report = load(tmp_path)
+    assert [row["dice"] for row in report["images"]] == [1, 0, None]
+    assert [row["surface_dice_b"] for row in report["images"]] == [None, 0, None]
+    assert report["mean"]["dice"]["value"] == report["pooled"]["dice"]["value"] == 0.5
+    assert report["pooled"]["boundary_iou_b"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert report["pooled"]["dice_absent"] == report["mean"]["hd95_absent"] == {"value": None, "interval": None}
+    assert "report_pooled_dice_absent" not in engine.state.metrics
+    assert "Dice absent" in capsys.readouterr().out
 
 
 def test_scorers_must_not_share_a_name(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from monai_segdiff import GenerationStatistics, ProbabilityToMask
 from monai_segdiff.inferers.generation_statistics import (
+    CategoricalUncertaintyStatistics,
     KeptGenerations,
     RunningStatistics,
     UncertaintyStatistics,
@@ -58,6 +60,49 @@ def test_mutual_information_against_numpy(count: int) -> None:
     assert (found.mutual_information <= found.entropy + 1e-6).all()
     if count == 1:
         assert not found.mutual_information.any()
+
+
+def categorical_of(generations: torch.Tensor) -> GenerationStatistics:
+    tally = CategoricalUncertaintyStatistics()
+    for generation in generations:
+        tally.add(generation)
+    return GenerationStatistics.from_maps(*tally.maps())
+
+
+def test_hand_made_values_of_classes() -> None:
+    # Four generations of three pixels of three classes: agreed, split evenly over two, and one dissenter.
+    votes = torch.tensor([[2, 0, 1], [2, 0, 1], [2, 1, 1], [2, 1, 0]])
+    found = categorical_of(torch.nn.functional.one_hot(votes, 3).float().movedim(-1, 1)[:, None])
+    assert found.mean.shape == found.variance.shape == (1, 3, 3)
+    assert found.mean[0].T.tolist() == [[0, 0, 1], [0.5, 0.5, 0], [0.25, 0.75, 0]]
+    variance = torch.tensor([[0, 0, 0], [0.25, 0.25, 0], [0.1875, 0.1875, 0]])
+    torch.testing.assert_close(found.variance[0].T, variance)
+    dissent = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    torch.testing.assert_close(found.entropy, torch.tensor([[[0, math.log(2), dissent]]]))
+    assert torch.equal(found.mutual_information, found.entropy)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_information_about_classes_against_scipy(count: int, classes: int) -> None:
+    values = np.random.default_rng(count).dirichlet(np.full(classes, 0.5), (count, 2, 4, 6)).astype(np.float32)
+    found = categorical_of(torch.from_numpy(np.moveaxis(values, -1, 2)))
+    assert found.entropy.shape == found.mutual_information.shape == (2, 1, 4, 6)
+    total = stats.entropy(values.mean(0, dtype=np.float64), axis=-1)
+    np.testing.assert_allclose(found.entropy[:, 0].numpy(), total, atol=1e-5)
+    expected = total - stats.entropy(values.astype(np.float64), axis=-1).mean(0)
+    np.testing.assert_allclose(found.mutual_information[:, 0].numpy(), expected, atol=1e-5)
+    assert (found.mutual_information >= 0).all()
+    assert found.entropy.max() <= math.log(classes) + 1e-6
+
+
+def test_two_classes_are_a_mask() -> None:
+    values = torch.rand(5, 1, 1, 50, generator=torch.Generator().manual_seed(0))
+    mask = GenerationStatistics.from_maps(*tally_of(values).maps())
+    classes = categorical_of(torch.cat([1 - values, values], dim=2))
+    for name in ("entropy", "mutual_information"):
+        torch.testing.assert_close(getattr(classes, name), getattr(mask, name), atol=1e-6, rtol=0)
+    assert torch.equal(classes.mean[:, 1:], mask.mean)
 
 
 def test_agreeing_generations_have_entropy_but_no_mutual_information() -> None:

@@ -90,6 +90,21 @@ def test_interval_with_empty_images() -> None:
     assert (low, high) == pytest.approx((0.5, 1.0))
 
 
+def shares(found: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """A score that resamples without anything to find do not define."""
+    return np.divide(found, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    # Two of four images define nothing: 1 in 16 resamples holds them only.
+    counts = np.array([[0, 0], [0, 0], [3, 4], [1, 4]])
+    draws = counts[np.array(list(np.ndindex(4, 4, 4, 4)))].sum(1)
+    defined = draws[draws[:, 1] > 0]
+    expected = np.quantile(defined[:, 0] / defined[:, 1], [0.1, 0.9])
+    assert bootstrap_interval(counts, shares, confidence_level=0.8) == pytest.approx(tuple(expected))
+    assert bootstrap_interval(np.array([[0, 0]] * 3), shares) is None
+
+
 @pytest.mark.parametrize(
     ("values", "statistic", "message"),
     [

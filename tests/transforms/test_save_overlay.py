@@ -11,6 +11,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from PIL import Image
 
 from monai_segdiff.transforms import SaveOverlay, SaveOverlayD, SaveOverlayd, SaveOverlayDict
+from monai_segdiff.visualize import draw_volume_overlay
 from monai_segdiff.visualize.overlay import MISSED_COLOR, PREDICTION_COLOR, TRUE_COLOR, draw_overlay
 
 ROWS, COLUMNS = 40, 56
@@ -81,6 +82,21 @@ def test_several_predictions(files: dict[str, str], tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
     with pytest.raises(ValueError, match="expected one for each key"):
         SaveOverlayd(["a", "b"])
+
+
+def test_volumes(tmp_path: Path) -> None:
+    affine = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0], dtype=torch.float64))
+    image = MetaTensor(torch.rand(1, 9, 8, 7), affine=affine, meta={"filename_or_obj": "folder/scan.01.nii.gz"})
+    pred = torch.zeros(1, 9, 8, 7, dtype=torch.int64)
+    pred[:, 2:6, 2:6, 2:6] = 2
+    data = {"image": image, "pred": pred, "label": pred.roll(1, 1)}
+    result = SaveOverlayd("pred", label_key="label", output_dir=tmp_path / "out", linewidth=2)(data)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.01_overlay.png"]
+    assert result["image"] is image
+    draw_volume_overlay(tmp_path / "expected.png", image, pred, data["label"], (1, 1, 2), linewidth=2)
+    assert (tmp_path / "out" / "scan.01_overlay.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    with pytest.raises(ValueError, match=r"scan\.01\.nii\.gz: no overlay drawn: prediction has shape"):
+        SaveOverlay(tmp_path)(image, pred[..., 1:])
 
 
 def test_aliases() -> None:

@@ -102,6 +102,16 @@ def test_volumes_make_no_picture(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate([arrays[name] for name in NAMES]), values.numpy())
 
 
+def test_classes_that_exclude_each_other_in_a_volume(tmp_path: Path) -> None:
+    values = torch.rand(8, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    SaveUncertainty(tmp_path)(volume(), *SplitStatistics(categorical=True)(values))
+    arrays = read(tmp_path / "scan.01_uncertainty.npz")
+    assert [len(arrays[name]) for name in NAMES] == [3, 3, 1, 1]
+    np.testing.assert_array_equal(np.concatenate([arrays[name] for name in NAMES]), values.numpy())
+    with pytest.raises(ValueError, match=r"standard_deviation has shape \(1, 4, 5, 6\)"):
+        SaveUncertainty(tmp_path)(volume(), values[:3], values[3:4], values[6:7], values[7:])
+
+
 def test_label_and_threshold_reach_the_picture(data: dict[str, Any], tmp_path: Path) -> None:
     parts = SplitStatistics()(packed(1, COLUMNS, ROWS))
     pages = []

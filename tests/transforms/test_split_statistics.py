@@ -23,6 +23,26 @@ def test_order_of_channels(channels: int, size: tuple[int, ...], kind: type) -> 
         np.testing.assert_array_equal(np.asarray(part), expected)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_classes_that_exclude_each_other_have_one_entropy(classes: int) -> None:
+    values = torch.arange(2.0 * classes + 2)[:, None, None].expand(-1, 2, 3)
+    found = SplitStatistics(categorical=True)(values)
+    assert [part[:, 0, 0].tolist() for part in found] == [
+        list(range(classes)),
+        list(range(classes, 2 * classes)),
+        [2 * classes],
+        [2 * classes + 1],
+    ]
+    data = SplitStatisticsd("pred", categorical=True)({"pred": values})
+    assert [data[key].shape[0] for key in KEYS] == [classes, classes, 1, 1]
+
+
+@pytest.mark.parametrize("channels", [0, 2, 5])
+def test_errors_of_classes(channels: int) -> None:
+    with pytest.raises(ValueError, match=rf"shape \({channels}, 2\), expected an even number of at least 4 channels"):
+        SplitStatistics(categorical=True)(torch.zeros(channels, 2))
+
+
 def test_dictionary_form_keeps_meta_data_and_other_items() -> None:
     values = torch.arange(8.0)[:, None, None].expand(8, 2, 3)
     affine = torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0], dtype=torch.float64))

@@ -18,7 +18,7 @@ SPARSE = calibration_counts(np.array([0.0, 0.1, 0.2, 1.0]), np.array([0, 0, 1, 1
 
 
 def test_lines_are_the_counts() -> None:
-    figure = reliability_diagram._figure({"a": FULL, "b": SPARSE}, "a title")
+    figure = reliability_diagram._figure({"a": FULL, "b": SPARSE}, "a title", ("x", "y"))
     reliability, histogram = figure.axes
     perfect, a, b = reliability.lines
     np.testing.assert_array_equal(perfect.get_xdata(), perfect.get_ydata())
@@ -32,6 +32,7 @@ def test_lines_are_the_counts() -> None:
         "b, ECE 0.1750",
     ]
     assert reliability.get_title() == "a title"
+    assert (histogram.get_xlabel(), reliability.get_ylabel()) == ("x", "y")
     assert histogram.get_yscale() == "log"
     assert histogram.get_ylim() == (0.5, 40)
     many, few = histogram.patches

@@ -29,6 +29,7 @@ class CalibrationScorer(ImageScorer):
     """
 
     headings = {"paper_calibration_score": "calibration", "expected_calibration_error": "ECE"}
+    axis_labels = ("Predicted probability of foreground", "Share of foreground")
 
     def __init__(self, num_bins: int = 10, probability_key: str = "probability", label_key: str = "label") -> None:
         self.num_bins = num_bins
@@ -37,18 +38,24 @@ class CalibrationScorer(ImageScorer):
 
     def measure(self, item: Mapping[Hashable, Any]) -> Measurement:
         """Count pixels, probability and foreground in each bin."""
+        counts = self._count(item)
+        return Measurement({name: float(score) for name, score in self.pool(*counts).items()}, counts)
+
+    def _count(self, item: Mapping[Hashable, Any]) -> np.ndarray:
         probability, truth = map_of(item, self.probability_key)[0].numpy(), binary_mask(item, self.label_key)
         same_shape(self.probability_key, probability, self.label_key, truth)
-        counts = calibration_counts(probability, truth, self.num_bins).ravel()
-        return Measurement({name: float(score) for name, score in self.pool(*counts).items()}, counts)
+        return calibration_counts(probability, truth, self.num_bins).ravel()
+
+    def _scores(self, counts: np.ndarray) -> dict[str, float]:
+        return calibration_scores(counts.reshape(self.num_bins, 3))
 
     def pool(self, *counts: np.ndarray) -> dict[str, np.ndarray]:
         """Scores of the pixels of several images together."""
         stacked = np.stack(counts, axis=-1)
-        rows = [calibration_scores(row.reshape(self.num_bins, 3)) for row in stacked.reshape(-1, len(counts))]
+        rows = [self._scores(row) for row in stacked.reshape(-1, len(counts))]
         return {name: np.array([row[name] for row in rows]).reshape(stacked.shape[:-1]) for name in self.headings}
 
     def draw(self, folder: Path, counts: np.ndarray) -> None:
         """Draw the reliability of all pixels."""
-        total = counts.sum(axis=0).reshape(self.num_bins, 3)
-        draw_reliability_diagram(folder / "reliability.png", {"all pixels": total})
+        total = counts.sum(axis=0)[: 3 * self.num_bins].reshape(self.num_bins, 3)
+        draw_reliability_diagram(folder / "reliability.png", {"all pixels": total}, axis_labels=self.axis_labels)

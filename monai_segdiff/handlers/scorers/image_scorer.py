@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["ImageScorer", "Measurement", "binary_mask", "map_of", "same_shape"]
+__all__ = ["ImageScorer", "Measurement", "binary_mask", "class_map", "map_of", "same_shape"]
 
 
 class Measurement(NamedTuple):
@@ -55,7 +55,7 @@ class ImageScorer(ABC):
             counts: the K summed counts, each of any shape ``[...]``.
 
         Returns:
-            Scores, float64 ``[...]``.
+            Scores, float64 ``[...]``, NaN where the counts do not define one.
         """
         return {}
 
@@ -69,8 +69,8 @@ class ImageScorer(ABC):
         return
 
 
-def map_of(item: Mapping[Hashable, Any], key: str) -> torch.Tensor:
-    """Return a map of one image, ``[1, *spatial]``, as a plain tensor on the CPU.
+def map_of(item: Mapping[Hashable, Any], key: str, channels: int = 1) -> torch.Tensor:
+    """Return a map of one image, ``[channels, *spatial]``, as a plain tensor on the CPU.
 
     Raises:
         ValueError: it is missing, is no such tensor, or holds NaN.
@@ -78,9 +78,9 @@ def map_of(item: Mapping[Hashable, Any], key: str) -> torch.Tensor:
     if key not in item:
         raise ValueError(f"there is no {key!r}, only {sorted(map(str, item))}.")
     value = item[key]
-    if not isinstance(value, torch.Tensor) or value.ndim not in (3, 4) or value.shape[0] != 1:
+    if not isinstance(value, torch.Tensor) or value.ndim not in (3, 4) or value.shape[0] != channels:
         found = tuple(value.shape) if hasattr(value, "shape") else type(value).__name__
-        raise ValueError(f"{key} is {found}, expected a tensor of shape [1, *spatial] with 2 or 3 axes.")
+        raise ValueError(f"{key} is {found}, expected a tensor of shape [{channels}, *spatial] with 2 or 3 axes.")
     if torch.isnan(value).any():
         raise ValueError(f"{key} holds NaN, expected finite numbers.")
     return value.detach().as_subclass(torch.Tensor).cpu()
@@ -97,6 +97,20 @@ def binary_mask(item: Mapping[Hashable, Any], key: str) -> np.ndarray:
         low, high = float(value.min()), float(value.max())
         raise ValueError(f"{key} has values from {low:g} to {high:g}, expected only 0 and 1; binarise first.")
     return value[0].bool().numpy()
+
+
+def class_map(item: Mapping[Hashable, Any], key: str, num_classes: int) -> np.ndarray:
+    """Return a label map of one image, int64 ``[*spatial]``.
+
+    Raises:
+        ValueError: as :func:`map_of`, or it has other values than 0..``num_classes`` - 1.
+    """
+    value = map_of(item, key)
+    labels = value.to(torch.int64)
+    if not ((labels == value) & (labels >= 0) & (labels < num_classes)).all():
+        low, high = float(value.min()), float(value.max())
+        raise ValueError(f"{key} has values from {low:g} to {high:g}, expected classes 0..{num_classes - 1}.")
+    return labels[0].numpy()
 
 
 def same_shape(first: str, a: np.ndarray, second: str, b: np.ndarray) -> None:

@@ -11,7 +11,14 @@ import numpy as np
 from ...metrics.segmentation_scores import SCORE_NAMES, score_of_counts
 from .image_scorer import ImageScorer, Measurement, binary_mask, same_shape
 
-__all__ = ["OverlapScorer"]
+__all__ = ["OverlapScorer", "overlap_counts"]
+
+
+def overlap_counts(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Count pixels of two boolean masks that are truly foreground, falsely foreground, falsely background, [3]."""
+    # Counted as integers: MONAI's get_confusion_matrix sums float32, which is inexact above 2^24 voxels.
+    hits = (predicted & truth, predicted & ~truth, ~predicted & truth)
+    return np.array([np.count_nonzero(hit) for hit in hits])
 
 
 class OverlapScorer(ImageScorer):
@@ -42,9 +49,7 @@ class OverlapScorer(ImageScorer):
         """Count pixels that are truly foreground, falsely foreground, falsely background."""
         predicted, truth = binary_mask(item, self.pred_key), binary_mask(item, self.label_key)
         same_shape(self.pred_key, predicted, self.label_key, truth)
-        # Counted as integers: MONAI's get_confusion_matrix sums float32, which is inexact above 2^24 voxels.
-        hits = (predicted & truth, predicted & ~truth, ~predicted & truth)
-        counts = np.array([np.count_nonzero(hit) for hit in hits])
+        counts = overlap_counts(predicted, truth)
         return Measurement({name: float(score) for name, score in self.pool(*counts).items()}, counts)
 
     def pool(self, *counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 from ...metrics.error_detection import compute_error_detection
 from ...metrics.risk_coverage import area_under_risk_coverage, risk_coverage_curve
 from ...visualize.risk_coverage_plot import draw_risk_coverage
-from .image_scorer import ImageScorer, Measurement, binary_mask, map_of, same_shape
+from .image_scorer import ImageScorer, Measurement, class_map, map_of, same_shape
 
 __all__ = ["UncertaintyScorer"]
 
@@ -30,9 +30,10 @@ class UncertaintyScorer(ImageScorer):
 
     Args:
         names: names of the maps, which lie under ``<pred_key>_<name>``, as
-            :class:`~monai_segdiff.SplitStatisticsd` puts them.
-        pred_key: key of the predicted mask.
-        label_key: key of the true mask.
+            :class:`~monai_segdiff.SplitStatisticsd` puts them; each has one channel.
+        pred_key: key of the predicted mask or label map.
+        label_key: key of the true one.
+        num_classes: classes of both, background included. A pixel of a wrong class is wrong.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class UncertaintyScorer(ImageScorer):
         names: Sequence[str] = ("standard_deviation", "entropy", "mutual_information"),
         pred_key: str = "pred",
         label_key: str = "label",
+        num_classes: int = 2,
     ) -> None:
         self.names = tuple(names)
         self.pred_key = pred_key
         self.label_key = label_key
+        self.num_classes = num_classes
         short = {"standard_deviation": "deviation", "mutual_information": "mutual inf."}
         self.headings = {
             f"{score}_{name}": f"{score.upper()} {short.get(name, name)}"
@@ -53,7 +56,7 @@ class UncertaintyScorer(ImageScorer):
 
     def measure(self, item: Mapping[Hashable, Any]) -> Measurement:
         """Compare each map of uncertainty with the wrong pixels; the counts are its risk at each coverage."""
-        predicted, truth = binary_mask(item, self.pred_key), binary_mask(item, self.label_key)
+        predicted, truth = (class_map(item, key, self.num_classes) for key in (self.pred_key, self.label_key))
         same_shape(self.pred_key, predicted, self.label_key, truth)
         wrong = predicted != truth
         scores: dict[str, float | None] = dict.fromkeys(self.headings)

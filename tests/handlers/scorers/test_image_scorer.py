@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_segdiff.handlers.scorers.image_scorer import binary_mask, map_of, same_shape
+from monai_segdiff.handlers.scorers.image_scorer import binary_mask, class_map, map_of, same_shape
 
 MASK = torch.ones(1, 4, 5)
 
@@ -36,6 +36,35 @@ def test_masks(value: torch.Tensor) -> None:
 def test_bad_masks(item: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         binary_mask(item, "pred")
+
+
+def test_maps_of_several_channels() -> None:
+    assert map_of({"probability": MASK.repeat(3, 1, 1)}, "probability", channels=3).shape == (3, 4, 5)
+    with pytest.raises(ValueError, match=r"is \(1, 4, 5\), expected a tensor of shape \[3, \*spatial\]"):
+        map_of({"probability": MASK}, "probability", channels=3)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8, torch.int64])
+def test_label_maps(kind: torch.dtype) -> None:
+    labels = torch.tensor([[[0, 1], [2, 1]]], dtype=kind)
+    found = class_map({"pred": MetaTensor(labels)}, "pred", 3)
+    assert found.dtype == np.int64
+    assert found.tolist() == [[0, 1], [2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (MASK * 3, "pred has values from 3 to 3, expected classes 0..2"),
+        (MASK * 0.5, "pred has values from 0.5 to 0.5"),
+        (-MASK.long(), "pred has values from -1 to -1"),
+        (MASK * torch.inf, "pred has values from inf"),
+        (MASK * torch.nan, "pred holds NaN"),
+    ],
+)
+def test_bad_label_maps(labels: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_map({"pred": labels}, "pred", 3)
 
 
 def test_shapes_must_agree() -> None:

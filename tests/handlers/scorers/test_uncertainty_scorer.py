@@ -36,6 +36,18 @@ def test_scores_and_picture(tmp_path: Path) -> None:
     assert not scorer.pool(*found[0].counts)
 
 
+def test_a_pixel_of_another_class_is_wrong() -> None:
+    truth = torch.tensor([[[0, 1, 2, 2]]])
+    item = {
+        "pred": torch.tensor([[[0, 2, 2, 1]]]),
+        "label": truth,
+        "pred_entropy": torch.tensor([[[0.1, 0.9, 0.2, 0.8]]]),
+    }
+    assert UncertaintyScorer(["entropy"], num_classes=3).measure(item).scores["auroc_entropy"] == 1
+    with pytest.raises(ValueError, match="pred has values from 0 to 2, expected classes 0..1"):
+        UncertaintyScorer(["entropy"]).measure(item)
+
+
 def test_a_perfect_mask_defines_no_detection() -> None:
     item = items(1)[0]
     scores = UncertaintyScorer().measure(item | {"label": item["pred"]}).scores

@@ -12,9 +12,9 @@ from monai.engines import DiffusionPrepareBatch
 from monai.utils import CommonKeys, StrEnum, look_up_option
 from torch import nn
 
-from ..exceptions import AnnotationError
 from ..networks.schedulers import RespacedScheduler
 from ..networks.schedulers.respaced import PredictionType
+from .checked_labels import checked_labels
 
 __all__ = ["SegDiffPrepareBatch"]
 
@@ -114,7 +114,7 @@ class SegDiffPrepareBatch(DiffusionPrepareBatch):
         Raises:
             AnnotationError: a label outside 0..K; the message names the file.
         """
-        label = self._one_channel_per_class(batchdata[CommonKeys.LABEL])
+        label = self._one_channel_per_class(checked_labels(batchdata[CommonKeys.LABEL], self.mask_channels + 1))
         image = _plain(batchdata[CommonKeys.IMAGE]).to(device, non_blocking=non_blocking, **kwargs)
         truth = (2 * label - 1).to(device, non_blocking=non_blocking, **kwargs)
         noise, timesteps = self.get_noise(truth), self.get_timesteps(truth)
@@ -138,18 +138,10 @@ class SegDiffPrepareBatch(DiffusionPrepareBatch):
             output = network(x=pure_noise, timesteps=torch.tensor([last], device=like.device), context=image)
         return self.scheduler.predict_original_sample(output.float(), last, pure_noise).clamp(-1, 1)
 
-    def _one_channel_per_class(self, label: torch.Tensor) -> torch.Tensor:
+    def _one_channel_per_class(self, labels: torch.Tensor) -> torch.Tensor:
         """Turn class indices ``[B, 1, *spatial]`` into float foreground masks ``[B, K, *spatial]``."""
-        plain = _plain(label)
-        classes = torch.arange(1, self.mask_channels + 1, device=plain.device).reshape(1, -1, *[1] * (plain.ndim - 2))
-        masks = plain == classes
-        if plain.shape[1] != 1 or not (masks.any(1, keepdim=True) | (plain == 0)).all():
-            files = label.meta.get("filename_or_obj") if isinstance(label, MetaTensor) else None
-            raise AnnotationError(
-                f"Labels must have one channel with values 0..{self.mask_channels}; found {plain.shape[1]} channel(s) "
-                f"with values {plain.unique()[:10].tolist()} in {files or 'the batch'}."
-            )
-        return masks.float()
+        classes = torch.arange(1, self.mask_channels + 1, device=labels.device)
+        return (labels == classes.reshape(1, -1, *[1] * (labels.ndim - 2))).float()
 
 
 def timestep_weights_of(scheduler: RespacedScheduler, weights: str | Sequence[float]) -> torch.Tensor:

@@ -20,7 +20,7 @@ from ..exceptions import CheckpointError
 from .atomic_save import atomic_save
 from .strict_checkpoint_loader import check_settings, load_state, read_checkpoint
 
-__all__ = ["TrainingCheckpoint"]
+__all__ = ["TrainingCheckpoint", "checkpoint_epoch"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ class TrainingCheckpoint:
     def load(self, engine: Engine) -> None:
         """Restore every object from the checkpoint."""
         checkpoint = read_checkpoint(self.path)
-        absent = [name for name in (*self.save_dict, "trainer") if name not in checkpoint]
+        held = checkpoint if isinstance(checkpoint, Mapping) else {}
+        absent = [name for name in (*self.save_dict, "trainer") if name not in held]
         if absent:
             raise CheckpointError(f"Checkpoint {self.path} is not one of a whole training run: it lacks {absent}.")
         epoch, iteration = checkpoint["trainer"]["epoch"], checkpoint["trainer"]["iteration"]
@@ -116,3 +117,18 @@ class TrainingCheckpoint:
         torch.manual_seed(seed)
         set_rnd(engine.data_loader.dataset, seed)  # type: ignore[attr-defined]
         logger.info("Resumed %s after epoch %d.", self.path, epoch)
+
+
+def checkpoint_epoch(path: str | Path) -> int:
+    """Return how many epochs a training has done by its checkpoint; 0 if there is none yet.
+
+    Raises:
+        CheckpointError: a damaged file, or not a checkpoint of a training.
+    """
+    if not Path(path).is_file():
+        return 0
+    checkpoint = read_checkpoint(path)
+    trainer = checkpoint.get("trainer") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(trainer, Mapping) or "epoch" not in trainer:
+        raise CheckpointError(f"Checkpoint {path} is not one of a whole training run: it lacks the epoch.")
+    return int(trainer["epoch"])

@@ -2,5 +2,6 @@
 from __future__ import annotations
 
 from .mask_diffusion_loss import MaskDiffusionLoss
+from .mask_prior_loss import MaskPriorLoss
 
-__all__ = ["MaskDiffusionLoss"]
+__all__ = ["MaskDiffusionLoss", "MaskPriorLoss"]

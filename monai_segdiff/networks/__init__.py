@@ -2,11 +2,27 @@
 from __future__ import annotations
 
 from .blocks import RRDB, ResidualDenseBlock
-from .nets import DenseEncoder, RRDBEncoder, SegDiffUNet, convert_released_state_dict
-from .schedulers import RespacedDDIMScheduler, RespacedDDPMScheduler, RespacedDPMSolverScheduler, RespacedScheduler
+from .nets import (
+    BaseSegmentor,
+    DenseEncoder,
+    MaskPriorUNet,
+    RRDBEncoder,
+    SegDiffUNet,
+    convert_released_state_dict,
+)
+from .schedulers import (
+    CategoricalScheduler,
+    RespacedDDIMScheduler,
+    RespacedDDPMScheduler,
+    RespacedDPMSolverScheduler,
+    RespacedScheduler,
+)
 
 __all__ = [
+    "BaseSegmentor",
+    "CategoricalScheduler",
     "DenseEncoder",
+    "MaskPriorUNet",
     "RRDB",
     "RRDBEncoder",
     "ResidualDenseBlock",

@@ -81,3 +81,37 @@ def test_other_files_are_not_taken_for_a_run(tmp_path: Path) -> None:
         prepare_run_folder(tmp_path / "a")
     assert str(tmp_path / "a") in str(caught.value)
     assert contents(tmp_path) == {"a/thesis.tex": "precious"}
+
+
+def run_in_its_first_stage(folder: Path) -> None:
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "checkpoint.pt").write_text("first")
+
+
+def test_an_earlier_stage_is_resumed(tmp_path: Path) -> None:
+    run_in_its_first_stage(tmp_path / "a")
+    assert prepare_run_folder(tmp_path / "a", resume=True, stages=["warm", "base"]) == tmp_path / "a"
+    assert contents(tmp_path) == {"a/base/checkpoint.pt": "first"}
+    earlier_run(tmp_path / "b", "second")
+    assert prepare_run_folder(tmp_path / "b", resume=True, stages=["base"]) == tmp_path / "b"
+
+
+@pytest.mark.parametrize("stages", [(), ("warm",)])
+def test_no_stage_to_resume(tmp_path: Path, stages: tuple[str, ...]) -> None:
+    run_in_its_first_stage(tmp_path / "a")
+    with pytest.raises(CheckpointError, match="Nothing to resume"):
+        prepare_run_folder(tmp_path / "a", resume=True, stages=stages)
+    (tmp_path / "b" / "warm").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="Nothing to resume"):
+        prepare_run_folder(tmp_path / "b", resume=True, stages=["warm"])
+
+
+def test_a_run_in_its_first_stage_is_moved_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    run_in_its_first_stage(folder)
+    with pytest.raises(DatasetError, match=r"holds \['base'\] but no earlier run"):
+        prepare_run_folder(folder)
+    prepare_run_folder(folder, stages=["base"])
+    assert list(folder.iterdir()) == []
+    (aside,) = (path for path in tmp_path.iterdir() if path != folder)
+    assert contents(aside) == {"base/checkpoint.pt": "first"}

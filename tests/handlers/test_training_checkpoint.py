@@ -18,7 +18,7 @@ from monai.transforms import AsDiscreted, Compose, RandGaussianNoised
 from torch import nn
 
 from monai_segdiff.exceptions import CheckpointError
-from monai_segdiff.handlers import BestModelSaver, TrainingCheckpoint, TrainingCurves
+from monai_segdiff.handlers import BestModelSaver, TrainingCheckpoint, TrainingCurves, checkpoint_epoch
 
 ITERATIONS = 3
 LEARNING_RATE = 0.01
@@ -248,6 +248,10 @@ def not_a_dictionary(path: Path) -> None:
     torch.save([1, 2], path)
 
 
+def a_tensor(path: Path) -> None:
+    torch.save(torch.zeros(2), path)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -257,6 +261,7 @@ def not_a_dictionary(path: Path) -> None:
         (other_network, "was written for another network"),
         (finished, "already done 4 epochs; give a larger max_epochs than 4"),
         (not_a_dictionary, "is not one of a whole training run"),
+        (a_tensor, "is not one of a whole training run"),
     ],
 )
 def test_refused(tmp_path: Path, make: Any, message: str) -> None:
@@ -270,3 +275,39 @@ def test_refused(tmp_path: Path, make: Any, message: str) -> None:
     assert str(path) in str(caught.value)
     assert_equal(run.state(), before)
     assert (path.read_bytes() if path.exists() else None) == content
+
+
+def test_epoch_of_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert checkpoint_epoch(path) == 0
+    Run(tmp_path, 2).start()
+    assert checkpoint_epoch(path) == 2
+    Run(tmp_path, 3, resume=True).start()
+    assert checkpoint_epoch(str(path)) == 3
+
+
+def no_epoch(path: Path) -> None:
+    torch.save({"trainer": {"iteration": 3}}, path)
+
+
+def a_number(path: Path) -> None:
+    torch.save({"trainer": 3}, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (truncated, "is damaged"),
+        (model_file, "it lacks the epoch"),
+        (not_a_dictionary, "it lacks the epoch"),
+        (no_epoch, "it lacks the epoch"),
+        (a_number, "it lacks the epoch"),
+        (a_tensor, "it lacks the epoch"),
+    ],
+)
+def test_epoch_of_something_else(tmp_path: Path, make: Any, message: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    make(path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint_epoch(path)
+    assert str(path) in str(caught.value)

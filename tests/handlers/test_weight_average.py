@@ -50,3 +50,49 @@ def test_a_resumed_run_keeps_its_average() -> None:
     parts += train(rest, network, 30, 60)
     assert parts == pytest.approx(whole)
     assert torch.isfinite(rest.ema.ema_model.weight).all()
+
+
+def test_every_25_iterations_as_published() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    average = WeightAverage(EMAHandler(network, momentum=0.01), warmup=False, interval=25)
+    averages = train(average, network, 0, 80)
+    # 0.01 * 25; 0.99 of that + 0.01 * 50; 0.99 of that + 0.01 * 75
+    expected = [0.0] * 24 + [0.25] * 25 + [0.7475] * 25 + [1.490025] * 6
+    assert averages == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("interval", [1, 7])
+def test_the_momentum_of_the_warmup_goes_by_the_iteration(interval: int) -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    averages = train(WeightAverage(EMAHandler(network, momentum=0.1), interval=interval), network, 0, 60)
+    mean = 0.0
+    for i in range(interval, 61, interval):
+        mean += max(0.1, 9 / (10 + i)) * (i - mean)
+    assert averages[-1] == pytest.approx(mean, rel=1e-4)
+
+
+def test_what_is_not_trained_stays_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"frozen": nn.Linear(50, 50).requires_grad_(False), "trained": nn.Linear(2, 2)})
+    ema = EMAHandler(network, momentum=0.01)
+    started = {name: value.clone() for name, value in ema.ema_model.state_dict().items()}
+
+    def step(engine: Engine, batch: int) -> None:
+        nn.init.normal_(network["trained"].weight)
+
+    engine = Engine(step)
+    WeightAverage(ema).attach(engine)
+    engine.run(range(100))
+    changed = {name for name, value in ema.ema_model.state_dict().items() if not torch.equal(value, started[name])}
+    assert "trained.weight" in changed
+    assert not changed & {"frozen.weight", "frozen.bias"}
+    own = {parameter.data_ptr() for parameter in ema.ema_model.parameters()}
+    assert not own & {parameter.data_ptr() for parameter in network.parameters()}
+
+
+@pytest.mark.parametrize("interval", [0, -1])
+def test_bad_interval(interval: int) -> None:
+    with pytest.raises(ValueError, match=f"interval must be at least 1, found {interval}"):
+        WeightAverage(EMAHandler(nn.Linear(1, 1)), interval=interval)

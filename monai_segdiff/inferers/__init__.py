@@ -4,6 +4,7 @@ from __future__ import annotations
 from .diffusion_segmentor import DiffusionSegmentor
 from .generation_statistics import GenerationStatistics
 from .generation_stopping import GenerationStopping
+from .mask_prior_inferer import MaskPriorInferer
 from .segdiff_inferer import SegDiffInferer
 from .uncertainty_inferer import UncertaintyInferer
 from .window_plan import WindowPlan
@@ -12,6 +13,7 @@ __all__ = [
     "DiffusionSegmentor",
     "GenerationStatistics",
     "GenerationStopping",
+    "MaskPriorInferer",
     "SegDiffInferer",
     "UncertaintyInferer",
     "WindowPlan",

@@ -3,20 +3,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 
-from .generation_statistics import GenerationTally, RunningStatistics, mask_to_probability
+from .generation_statistics import GenerationTally, RunningStatistics
 from .generation_stopping import GenerationStopping
-from .mask_sampler import MaskSampler
 from .packed_network import PackedNetwork
 from .window_plan import WindowPlan
 
-__all__ = ["ImageSampler"]
+__all__ = ["GenerationSampler", "ImageSampler"]
 
 Item = TypeVar("Item")
+
+
+class GenerationSampler(Protocol):
+    """Draws generations: :class:`MaskSampler` by Gaussian diffusion, :class:`LabelRefiner` by a discrete one."""
+
+    device: torch.device
+
+    def __call__(self, predict: Any, keys: Sequence[Sequence[int]], shape: Sequence[int]) -> torch.Tensor:
+        """Draw one generation for each key, ``[len(keys), *shape]``, in a range of its own.
+
+        ``predict`` is what :meth:`PackedNetwork.rows` returns.
+        """
+
+    def probability(self, masks: torch.Tensor) -> torch.Tensor:
+        """Map what was drawn to probabilities."""
+
+    def blank(self, shape: Sequence[int]) -> torch.Tensor:
+        """Return an input of the network of the size that it has for masks ``[R, C, *spatial]``."""
 
 
 class ImageSampler:
@@ -32,7 +49,7 @@ class ImageSampler:
 
     def __init__(
         self,
-        sampler: MaskSampler,
+        sampler: GenerationSampler,
         packed: PackedNetwork,
         plan: WindowPlan,
         mask_channels: int,
@@ -102,7 +119,7 @@ class ImageSampler:
         for batch in _chunks(list(range(self.num_generations)), self.packed.max_batch):
             keys = [(generation, *origin) for generation in batch]
             for mask in self.sampler(predict, keys, (self.mask_channels, *self.plan.padded_size)):
-                tally.add(mask_to_probability(mask[None]))
+                tally.add(self.sampler.probability(mask[None]))
         return tally.maps()
 
     def _sample_rows(self, rows: list[tuple[int, int]], tallies: dict[int, GenerationTally]) -> None:
@@ -110,9 +127,9 @@ class ImageSampler:
         windows = [window for window, _ in rows]
         keys = [(generation, *self.plan.origin(window)) for window, generation in rows]
         shape = (self.mask_channels, *self.plan.roi_size)
-        masks = self.sampler(lambda x, timestep: self.packed(x, timestep, windows), keys, shape)
+        masks = self.sampler(self.packed.rows(windows), keys, shape)
         for window, mask in zip(windows, masks, strict=True):
-            tallies[window].add(mask_to_probability(mask[None]))
+            tallies[window].add(self.sampler.probability(mask[None]))
 
     def _release(self, blended: _BlendedMaps, tallies: dict[int, GenerationTally], windows: list[int]) -> None:
         """Blend windows into the image, always in their order, and drop what was held for them."""

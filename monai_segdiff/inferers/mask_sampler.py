@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one sampling loop of this package."""
+"""The one sampling loop of Gaussian diffusion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from ..networks.schedulers import RespacedScheduler
+from .generation_statistics import mask_to_probability
+from .random_stream import random_stream
 
 __all__ = ["MaskSampler"]
 
@@ -46,7 +47,7 @@ class MaskSampler:
             Masks in the diffusion's range, float32 ``[len(keys), *shape]``. Of a trajectory, with the channels of S
             steps one after another, ``[len(keys), S * C, *spatial]``; the last step is the mask itself.
         """
-        streams = [self._stream(key) for key in keys]
+        streams = [random_stream(self.seed, key) for key in keys]
         scheduler = self.scheduler.for_trajectory()
         # All at once: a copy at every step would make the GPU wait for the CPU.
         timesteps = scheduler.timesteps.to(self.device)
@@ -60,12 +61,16 @@ class MaskSampler:
                 predictions.append(prediction)
         return torch.cat([*predictions[:-1], x], dim=1)
 
+    def probability(self, masks: torch.Tensor) -> torch.Tensor:
+        """Return the masks as probabilities."""
+        return mask_to_probability(masks)
+
+    def blank(self, shape: Sequence[int]) -> torch.Tensor:
+        """Return an input of the network of the size that it has for masks ``[R, C, *spatial]``."""
+        return torch.zeros(*shape, device=self.device)
+
     def _noise(self, streams: Sequence[torch.Generator], shape: Sequence[int]) -> torch.Tensor:
         noise = torch.stack([torch.randn(tuple(shape), generator=stream) for stream in streams])
         if self.device.type == "cuda":
             return noise.pin_memory().to(self.device, non_blocking=True)
         return noise.to(self.device)
-
-    def _stream(self, key: Sequence[int]) -> torch.Generator:
-        entropy = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(entropy) >> 1)

@@ -48,12 +48,12 @@ class PackedNetwork:
         """Predict for rows of noisy masks.
 
         Args:
-            x: noisy masks ``[R, mask_channels, *roi_size]``.
+            x: noisy masks, ``[R, ...]``.
             timestep: the timestep of all rows, shape ``(1,)``: its embedding then does not depend on the batch either.
             windows: the window that each row belongs to.
 
         Returns:
-            The network's output in float32, shaped like ``x``.
+            The network's output in float32, ``[R, ...]``.
         """
         outputs = []
         for start in range(0, len(windows), self.max_batch):
@@ -62,6 +62,10 @@ class PackedNetwork:
             outputs.append(output[: len(rows)].float())
             self.on_rows(len(rows))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def rows(self, windows: Sequence[int]) -> PackedRows:
+        """Return the network for rows of these windows."""
+        return PackedRows(self, windows)
 
     def features(self, windows: Sequence[int]) -> torch.Tensor:
         """Return the image features of some windows, filled up like their rows, ``[max_batch, ...]``."""
@@ -85,3 +89,19 @@ class PackedNetwork:
     def _fill(self, rows: torch.Tensor) -> torch.Tensor:
         missing = self.max_batch - len(rows)
         return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+class PackedRows:
+    """A network for certain rows of windows, as a sampler calls it."""
+
+    def __init__(self, packed: PackedNetwork, windows: Sequence[int]) -> None:
+        self.packed = packed
+        self.windows = windows
+
+    def __call__(self, x: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Predict for noisy masks, one for each row; see :class:`PackedNetwork`."""
+        return self.packed(x, timestep, self.windows)
+
+    def features(self) -> torch.Tensor:
+        """Return the image features of each row."""
+        return self.packed.features(self.windows)[: len(self.windows)]

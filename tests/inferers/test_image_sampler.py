@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from monai_segdiff.inferers.image_sampler import ImageSampler
 from monai_segdiff.inferers.mask_sampler import MaskSampler
 from monai_segdiff.inferers.memory_probe import PeakMemory
 from monai_segdiff.inferers.packed_network import PackedNetwork
+from monai_segdiff.inferers.random_stream import random_stream
 from monai_segdiff.networks.schedulers import RespacedScheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,7 +65,7 @@ def test_joint_mode_equals_a_loop_by_hand(make: type[RespacedScheduler], argumen
     # Two windows, of the columns 0 to 8 and 5 to 13, pixel by pixel.
     weights = plan.weights
     for generation, mask in enumerate(found):
-        stream = MaskSampler(scheduler, 3, torch.device("cpu"))._stream((generation, 0, 0))
+        stream = random_stream(3, (generation, 0, 0))
         alone = scheduler.for_trajectory()
         x = torch.randn(1, 2, 8, 13, generator=stream)
         for timestep in alone.timesteps:
@@ -95,7 +97,7 @@ def test_independent_mode_equals_a_loop_by_hand(mode: str) -> None:
     for origin in (0, 5):
         generations = []
         for generation in range(3):
-            stream = MaskSampler(scheduler, 3, torch.device("cpu"))._stream((generation, 0, origin))
+            stream = random_stream(3, (generation, 0, origin))
             x = torch.randn(1, 2, 8, 8, generator=stream)
             for timestep in scheduler.timesteps:
                 output = network.mask(x, image[..., origin : origin + 8], timestep)
@@ -244,3 +246,36 @@ def test_rows_of_joint_mode() -> None:
     ]
     assert network.rows == [2] * len(network.timesteps)
     assert network.encoded == 4
+
+
+class Constant:
+    """Draws the number of the generation, in another range and with other channels than a mask."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[int], list[tuple[int, ...]], tuple[int, ...]]] = []
+
+    def __call__(self, predict: Any, keys: Sequence[Sequence[int]], shape: Sequence[int]) -> torch.Tensor:
+        self.asked.append((list(predict.windows), [tuple(key) for key in keys], tuple(shape)))
+        return torch.stack([torch.full((3, *shape[1:]), float(generation)) for generation, *_ in keys])
+
+    def probability(self, masks: torch.Tensor) -> torch.Tensor:
+        return masks / 100
+
+    def blank(self, shape: Sequence[int]) -> torch.Tensor:
+        return torch.zeros(*shape)
+
+
+def test_any_sampler_of_generations_serves() -> None:
+    plan, network, sampler = WindowPlan((8, 13), 8), Oracle(2), Constant()
+    packed = PackedNetwork(network.encode_image, network, lambda window: torch.zeros(1, 2, 8, 8), 3)
+    mean, variance = ImageSampler(sampler, packed, plan, 2, 2).independent(RunningStatistics)
+    torch.testing.assert_close(mean, torch.full((1, 3, 8, 13), 0.005))
+    torch.testing.assert_close(variance, torch.full((1, 3, 8, 13), 0.000025))
+    # Two windows of two generations, three rows at a time; nothing but the sampler calls the network.
+    assert sampler.asked == [
+        ([0, 0, 1], [(0, 0, 0), (1, 0, 0), (0, 0, 5)], (2, 8, 8)),
+        ([1], [(1, 0, 5)], (2, 8, 8)),
+    ]
+    assert network.encoded == len(network.rows) == 0

@@ -125,3 +125,25 @@ def test_bits_do_not_depend_on_what_a_row_is_packed_with() -> None:
         together = packed(x, TIMESTEP, [row % 3 for row in range(11)])
         alone = torch.cat([packed(x[row, None], TIMESTEP, [row % 3]) for row in range(11)])
     assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("max_batch", [1, 4, 20])
+def test_rows_are_the_network_for_their_windows(max_batch: int) -> None:
+    recorder = Recorder(max_batch)
+    of_rows = recorder.packed.rows([2, 0, 2, 1, 2])
+    # What the batch was filled up with is no row.
+    assert of_rows.features()[:, 0, 0].tolist() == [200, 0, 200, 100, 200]
+    assert recorder.calls == []
+    for _ in range(2):
+        assert of_rows(rows(1, 2, 3, 4, 5), TIMESTEP)[:, 0, 0].tolist() == [201, 2, 203, 104, 205]
+    # Features that were asked for are those of the prediction.
+    assert recorder.encoded == [2, 0, 1]
+
+
+def test_features_of_rows_need_no_more_memory_than_a_call() -> None:
+    packed = PackedNetwork(lambda image: image + 1, lambda x, t, image_features: x, lambda w: torch.zeros(1, 250), 8)
+    of_rows = packed.rows([0, 1, 2])
+    of_rows(torch.zeros(3, 1), TIMESTEP)
+    with PeakMemory() as memory:
+        of_rows.features()
+    assert memory.peak <= 8 * 1000

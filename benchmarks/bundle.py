@@ -13,11 +13,19 @@ from typing import Any, NamedTuple
 import torch
 from monai.bundle import ConfigParser
 
-from monai_segdiff import SegDiffInferer, SegDiffUNet, evaluation_datalist, load_weights, monuseg_datalist
+from monai_segdiff import (
+    SegDiffInferer,
+    SegDiffUNet,
+    evaluation_datalist,
+    exceptions,
+    load_weights,
+    monuseg_datalist,
+)
 from monai_segdiff.exceptions import CheckpointError, DatasetError
 
 __all__ = ["Bundle", "Item"]
 
+_OWN_ERRORS = tuple(getattr(exceptions, name) for name in exceptions.__all__)
 MONUSEG = Path(__file__).resolve().parents[1] / "bundles" / "monuseg"
 
 
@@ -67,8 +75,19 @@ class Bundle:
         return Bundle({**self.overrides, **overrides}, self.extra_configs, self.root)
 
     def value(self, name: str) -> Any:
-        """Return the value of an entry of the configs, all references resolved."""
-        return self._parser.get_parsed_content(name)
+        """Return the value of an entry of the configs, all references resolved.
+
+        Errors of this package come as they are; MONAI's parser hands on others than its own inside a ``RuntimeError``.
+        """
+        try:
+            return self._parser.get_parsed_content(name)
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, _OWN_ERRORS):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise cause from None
 
     def config(self, name: str) -> Any:
         """Return an entry of the configs as it is written."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_segdiff import EvaluationReport, UncertaintyInferer, monuseg_datalist, with_instances
+from monai_segdiff import EvaluationReport, UncertaintyInferer
 
 from .bundle import Bundle
 from .command import command_parser, overrides_of, positive, readable_errors
@@ -43,7 +43,6 @@ def evaluation_cost(bundle: Bundle, dataset_dir: str | Path, weights: str | Path
         DatasetError: the dataset is unusable or has no instances.
         CheckpointError: the weights are.
     """
-    with_instances(monuseg_datalist(dataset_dir))  # else the configs would raise this inside another error
     # Built before the scale is changed: the weights belong to another one, which does not matter to the time.
     network = bundle.network(weights)
     with tempfile.TemporaryDirectory() as folder:

@@ -147,6 +147,16 @@ def test_other_settings_are_refused(bundle: Bundle, weights: Path, tmp_path: Pat
         bundle.network(tmp_path / "model.pt")
 
 
+def test_errors_of_the_package_come_as_they_are(bundle: Bundle, tmp_path: Path) -> None:
+    missing = bundle.with_overrides({"dataset_dir": str(tmp_path / "none"), "ckpt": str(tmp_path / "model.pt")})
+    # One level of the configs, and two.
+    for name in ("datalist_of_others", "validate#dataset"):
+        with pytest.raises(DatasetError, match="this dataset folder does not exist"):
+            missing.value(name)
+    with pytest.raises(RuntimeError, match="nonsense"):
+        bundle.with_overrides({"threshold": "$nonsense"}).value("threshold")
+
+
 def test_works_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, object]) -> None:
     monkeypatch.chdir(tmp_path)
     dataset = generate_sample_dataset("data", num_images=1, image_size=64)

@@ -8,10 +8,10 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["BASE", "HEAD", "WEIGHTS", "MaskPriorArm", "mask_prior_arms"]
+__all__ = ["BASE", "DDPS", "HEAD", "WEIGHTS", "MaskPriorArm", "mask_prior_arms"]
 
 WEIGHTS = ("first_prediction", "single_step", "ground_truth")
-BASE, HEAD = "base", "head, one step"
+BASE, HEAD, DDPS = "base", "head, one step", "DDPS, 3 steps"
 
 
 @dataclass(frozen=True)

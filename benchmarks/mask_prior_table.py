@@ -8,14 +8,14 @@ from typing import Any
 
 from monai_segdiff import paired_bootstrap
 
-from .mask_prior_arm import BASE, HEAD
+from .mask_prior_arm import BASE, DDPS, HEAD
 from .table import format_interval, format_table
 
 __all__ = ["COMPARED", "flat_mask_prior", "format_mask_prior"]
 
 # Scores that are compared image by image, and with which arms.
 COMPARED = {"dice": "Dice", "surface_dice": "surface Dice"}
-REFERENCES = {"base": BASE, "head": HEAD}
+REFERENCES = {"base": BASE, "head": HEAD, "ddps": DDPS}
 CALIBRATION = "expected_calibration_error"
 TITLES = {
     **{"dice": "Dice", "iou": "IoU", "surface_dice": "surface Dice", "hd95": "HD95", "boundary_iou": "boundary IoU"},

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import nibabel as nib
-from monai.config import PathLike
+from monai.config import NdarrayOrTensor, PathLike
 from monai.data import ImageWriter, NibabelWriter
 from monai.utils import convert_to_numpy
 
@@ -37,6 +37,19 @@ class VolumeWriter(NibabelWriter):
     """
 
     header: nib.Nifti1Header | None = None
+
+    def set_data_array(
+        self,
+        data_array: NdarrayOrTensor,
+        channel_dim: int | None = 0,
+        squeeze_end_dims: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Take the voxels; arguments as for ``NibabelWriter``."""
+        super().set_data_array(data_array, channel_dim, squeeze_end_dims=False, **kwargs)
+        if squeeze_end_dims and self.data_obj.shape[-1] == 1:
+            # The channel alone: MONAI drops the last axis of a single slice with it.
+            self.data_obj = self.data_obj[..., 0]
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
         """Take the place of the volume from its metadata; arguments as for ``NibabelWriter``."""

@@ -32,7 +32,7 @@ class MaskPriorPrepareBatch(PrepareBatch):
 
     For each sample a noise level t is drawn from 0..T-1. In sampling the network sees re-noised predictions, never the
     re-noised truth, and so it is trained: labels to noise are the network's own first prediction, made without gradient
-    from pure noise at T-1. At T-1 itself nothing of what is noised is left.
+    from pure noise at T-1. At T-1 itself the input is pure noise, as in sampling.
 
     Args:
         scheduler: the diffusion of the labels.
@@ -112,13 +112,15 @@ class MaskPriorPrepareBatch(PrepareBatch):
         if not self.single_step:
             timesteps = torch.randint_like(timesteps, last + 1)
             if self.noise_on == NoiseOnLabels.FIRST_PREDICTION:
-                first = self._first_prediction(observation, clean)
-                # From pure noise nothing is kept, but for one label in 100,000: not of a prediction that is not there.
-                clean = torch.where((timesteps == last).reshape(-1, *[1] * (clean.ndim - 1)), clean, first)
+                clean = self._first_prediction(observation, clean)
             elif self.noise_on == NoiseOnLabels.BASE_PREDICTION:
                 base = self.network.observed_logits(observation).argmax(dim=1, keepdim=True)
                 clean = self.network.to_latent(base)
-        noisy = self.scheduler.add_noise(clean, _noise_for(clean), timesteps)
+        noise = _noise_for(clean)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        # Nothing at all is kept there, as in sampling, whatever the schedule's last alpha-bar is.
+        from_noise = (timesteps == last).reshape(-1, *[1] * (clean.ndim - 1))
+        noisy = torch.where(from_noise, self.scheduler.pure_noise(noise), noisy)
         return noisy, labels, (), {"timesteps": timesteps, "observation": observation}
 
     @torch.no_grad()

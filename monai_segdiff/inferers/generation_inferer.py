@@ -45,7 +45,7 @@ class GenerationInferer(Inferer):
     result therefore has the same bits for any packing: other images in the batch, more generations, windows in any
     order, on one device.
 
-    A subclass says how a generation is drawn (:meth:`sampler`) and how many calls of the network it takes
+    A subclass says how a generation is drawn (:meth:`make_sampler`) and how many calls of the network it takes
     (:attr:`num_calls`). A network has ``encode_image``, ``forward(x, timesteps, image_features=...)``,
     ``spatial_dims``, ``image_channels``, ``mask_channels`` and ``size_divisor``.
 
@@ -113,7 +113,7 @@ class GenerationInferer(Inferer):
         """Calls of the network for one generation."""
 
     @abstractmethod
-    def sampler(self, network: Any, device: torch.device, trajectory: bool) -> GenerationSampler:
+    def make_sampler(self, network: Any, device: torch.device, trajectory: bool) -> GenerationSampler:
         """Return what draws generations, or, of a trajectory, all steps of them, one after another in the channels."""
 
     def __call__(  # type: ignore[override]
@@ -128,7 +128,8 @@ class GenerationInferer(Inferer):
             kwargs: ignored.
 
         Returns:
-            ``[B, mask_channels, *spatial]`` in [0, 1], float32; a ``MetaTensor`` if ``inputs`` is one.
+            ``[B, C, *spatial]`` in [0, 1], float32, a ``MetaTensor`` if ``inputs`` is one. C is the network's
+            ``mask_channels``, less the background where that is left out.
 
         Raises:
             TypeError: a network of another kind.
@@ -143,15 +144,15 @@ class GenerationInferer(Inferer):
         return GenerationStatistics.from_maps(mean.clamp(max=1), *others)
 
     def generations(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
-        """Return the single generations as probabilities, ``[N, B, mask_channels, *spatial]``."""
+        """Return the single generations as probabilities, ``[N, B, C, *spatial]``."""
         return torch.stack(self._run(inputs, network, KeptGenerations)).clamp(max=1)
 
     def trajectory(self, inputs: torch.Tensor, network: nn.Module) -> torch.Tensor:
         """Return what the result would be if sampling ended after each call of the network.
 
         Returns:
-            Mean over the generations of the probability that each call gives, ``[num_calls, B, mask_channels,
-            *spatial]``; the last entry is that of :meth:`__call__`.
+            Mean over the generations of the probability that each call gives, ``[num_calls, B, C, *spatial]``; the
+            last entry is that of :meth:`__call__`.
         """
         mean = self._run(inputs, network, RunningStatistics, trajectory=True)[0].clamp(max=1)
         return mean.unflatten(1, (max(self.num_calls, 1), -1)).movedim(1, 0)
@@ -181,7 +182,7 @@ class GenerationInferer(Inferer):
                 "network must have `encode_image`, as SegDiffUNet and MaskPriorUNet have; "
                 f"found {type(inner).__name__}."
             )
-        sampler = self.sampler(inner, inputs.device, trajectory)
+        sampler = self.make_sampler(inner, inputs.device, trajectory)
         if any(isinstance(module, _DropoutNd) and module.training and module.p > 0 for module in inner.modules()):
             raise ValueError("Expected the network in eval mode: its dropout would make every call differ.")
         _check_image(inputs, inner)

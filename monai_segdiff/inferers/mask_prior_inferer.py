@@ -40,7 +40,8 @@ class MaskPriorInferer(GenerationInferer):
         mode: blending of windows, ``"gaussian"`` or ``"constant"``.
         sigma_scale: width of the Gaussian weights, relative to the window.
         padding_mode: how an image is padded where it is smaller than the window: as ``torch.nn.functional.pad``.
-        max_batch: rows (windows x generations) in one call of the network; default: 1 on a CPU, 16 elsewhere.
+        max_batch: rows (windows x generations) in one call of the network, which always has so many: more than 1 pays
+            on a GPU with many windows or generations. Default: 1.
         memory_limit: bytes of tensors that one call of the network may hold at its peak, in place of ``max_batch``.
         amp: run the networks (alone) in bfloat16.
         seed: start of all random streams, a non-negative integer.
@@ -90,7 +91,7 @@ class MaskPriorInferer(GenerationInferer):
             mode=mode,
             sigma_scale=sigma_scale,
             padding_mode=padding_mode,
-            max_batch=max_batch,
+            max_batch=1 if max_batch is None and memory_limit is None else max_batch,
             memory_limit=memory_limit,
             amp=amp,
             seed=seed,
@@ -120,7 +121,7 @@ class MaskPriorInferer(GenerationInferer):
         """Calls of the denoiser for one generation."""
         return len(self.scheduler.timesteps)
 
-    def sampler(self, network: MaskPriorUNet, device: torch.device, trajectory: bool) -> LabelRefiner:
+    def make_sampler(self, network: MaskPriorUNet, device: torch.device, trajectory: bool) -> LabelRefiner:
         """Return what draws and refines label maps."""
         if not hasattr(network, "base_logits"):
             raise TypeError(f"network must be a MaskPriorUNet, found {type(network).__name__}.")

@@ -126,7 +126,7 @@ class SegDiffInferer(GenerationInferer):
         """Calls of the network for one generation: the sampler's steps."""
         return len(self.scheduler.timesteps)
 
-    def sampler(self, network: Any, device: torch.device, trajectory: bool) -> MaskSampler:
+    def make_sampler(self, network: Any, device: torch.device, trajectory: bool) -> MaskSampler:
         """Return what draws masks by Gaussian diffusion."""
         if hasattr(network, "base_logits"):
             raise TypeError(f"network must predict masks, found {type(network).__name__}: use MaskPriorInferer.")

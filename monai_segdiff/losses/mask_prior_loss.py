@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from monai.losses import DiceCELoss
 from monai.utils import StrEnum, look_up_option
@@ -12,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 __all__ = ["MaskPriorLoss"]
+
+NOTHING = -100
 
 
 class Loss(StrEnum):
@@ -29,7 +29,8 @@ class MaskPriorLoss(nn.Module):
 
     Args:
         loss: ``"ce"`` (published) or ``"dice_ce"``, the sum of both.
-        ignore_index: label that does not count; only without the Dice term.
+        ignore_index: one of the K classes whose pixels do not count, as DDPS treats unlabelled ones; only without the
+            Dice term. A batch of such pixels alone has the loss 0.
 
     Raises:
         ValueError: an unknown loss, or ``ignore_index`` together with the Dice term.
@@ -45,7 +46,7 @@ class MaskPriorLoss(nn.Module):
         self.loss = look_up_option(loss, Loss)
         if self.loss != Loss.CE and ignore_index is not None:
             raise ValueError(f"ignore_index={ignore_index} needs loss='ce': the Dice term counts every pixel.")
-        self.cross_entropy_options: dict[str, Any] = {} if ignore_index is None else {"ignore_index": ignore_index}
+        self.ignore_index = NOTHING if ignore_index is None else ignore_index
         self.dice_ce = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -68,4 +69,6 @@ class MaskPriorLoss(nn.Module):
             logits = F.interpolate(logits, labels.shape[2:], mode=mode, align_corners=False)
         if self.loss == Loss.DICE_CE:
             return self.dice_ce(logits, labels)
-        return F.cross_entropy(logits, labels[:, 0].long(), **self.cross_entropy_options)
+        truth = labels[:, 0].long()
+        total = F.cross_entropy(logits, truth, reduction="sum", ignore_index=self.ignore_index)
+        return total / (truth != self.ignore_index).sum().clamp(min=1)

@@ -55,6 +55,16 @@ def test_values_keep_their_type(tmp_path: Path, image: MetaTensor) -> None:
     assert np.array_equal(np.asarray(found.dataobj), (image[0] / 7).numpy())
 
 
+@pytest.mark.parametrize("shape", [(5, 7, 1), (5, 1, 1), (1, 1, 1)])
+def test_single_slices_stay_volumes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), np.diag([1.1, 2.0, 3.0, 1.0])), tmp_path / "a.nii.gz")
+    image = LoadImage(reader=VolumeReader, ensure_channel_first=True)(tmp_path / "a.nii.gz")
+    saver(tmp_path / "out", output_ext=".nii.gz")(image)
+    after = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    assert after.shape == shape
+    assert np.array_equal(after.affine, np.diag([1.1, 2.0, 3.0, 1.0]).astype(np.float32))
+
+
 def test_another_place_is_written_as_monai_writes_it(tmp_path: Path, image: MetaTensor) -> None:
     cropped = image[:, 1:]
     cropped.affine = image.affine @ torch.tensor(

@@ -46,7 +46,7 @@ class LevelInferer(GenerationInferer):
         self.classes = classes
         self.asked: list[tuple[Any, torch.device, bool]] = []
 
-    def sampler(self, network: Any, device: torch.device, trajectory: bool) -> Levels:
+    def make_sampler(self, network: Any, device: torch.device, trajectory: bool) -> Levels:
         self.asked.append((network, device, trajectory))
         return Levels(device, trajectory, self.classes)
 
@@ -104,7 +104,7 @@ def test_nan_is_refused() -> None:
             return masks / 0
 
     class DamagedInferer(LevelInferer):
-        def sampler(self, network: Any, device: torch.device, trajectory: bool) -> Levels:
+        def make_sampler(self, network: Any, device: torch.device, trajectory: bool) -> Levels:
             return Damaged(device, trajectory, self.classes)
 
     with pytest.raises(DivergenceError, match="Expected finite probabilities, found NaN"):
@@ -113,7 +113,7 @@ def test_nan_is_refused() -> None:
 
 def test_a_subclass_may_refuse_a_network_before_the_image_is_looked_at() -> None:
     class Choosy(LevelInferer):
-        def sampler(self, network: Any, device: torch.device, trajectory: bool) -> Levels:
+        def make_sampler(self, network: Any, device: torch.device, trajectory: bool) -> Levels:
             raise TypeError("network must be another")
 
     with pytest.raises(TypeError, match="network must be another"):

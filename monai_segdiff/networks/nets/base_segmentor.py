@@ -8,20 +8,24 @@ import threading
 from collections.abc import Sequence
 
 import torch
+from monai.networks.nets import UNet, VNet
 from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 __all__ = ["BaseSegmentor"]
 
+# Where the first convolution to class channels is followed by others on them: where the last part begins.
+LAST_PART = {UNet: "model.2.", VNet: "out_tr."}
+
 
 class BaseSegmentor(nn.Module):
     """Any trained segmentor, frozen, that delivers its features beside its own prediction.
 
-    The features are what enters the last convolution that makes class channels of something else: that of the
-    segmentor's classifier (MONAI's ``UNet`` goes on with residual units on the class channels, which do not count).
-    The module stays in evaluation mode whatever is asked for, and its parameters get no gradients; the released DDPS
-    code freezes the parameters only, so that batch statistics keep moving.
+    The features are what enters the classifier: the last convolution to class channels. MONAI's ``UNet`` and ``VNet``
+    go on with convolutions of the class channels; there it is the first one in their last part. The module stays in
+    evaluation mode whatever is asked for, and its parameters get no gradients; the released DDPS code freezes the
+    parameters only, so that batch statistics keep moving.
 
     Args:
         network: module that maps ``[B, image_channels, *spatial]`` to logits ``[B, num_classes, *spatial]``, two or
@@ -32,7 +36,8 @@ class BaseSegmentor(nn.Module):
         feature_layer: dotted name of a module of ``network``, whose input is the feature map. Default: found by a pass
             over zeros. ``""``: the network is a black box without features.
         size_divisor: what the spatial sizes of ``network``'s input must be multiples of.
-        probe_size: spatial size of the zeros, for all axes or each; rounded up to multiples of ``size_divisor``.
+        probe_size: spatial size of the zeros, for all axes or each; rounded up to multiples of ``size_divisor``, at
+            least two of them, since normalisation needs more than one value.
 
     Raises:
         TypeError: the network returns something else than one tensor.
@@ -71,7 +76,8 @@ class BaseSegmentor(nn.Module):
         self.image_channels = image_channels
         self.num_classes = num_classes
         self.size_divisor = size_divisor
-        size = [-(-edge // size_divisor) * size_divisor for edge in ensure_tuple_rep(probe_size, spatial_dims)]
+        edges = ensure_tuple_rep(probe_size, spatial_dims)
+        size = [max(-(-edge // size_divisor), 2) * size_divisor for edge in edges]
         parameter = next(network.parameters(), torch.empty(0))
         probe = torch.zeros(1, image_channels, *size, device=parameter.device)
         self.feature_layer = self._find_layer(probe) if feature_layer is None else feature_layer
@@ -139,14 +145,12 @@ class BaseSegmentor(nn.Module):
 
     @torch.no_grad()
     def _find_layer(self, probe: torch.Tensor) -> str:
-        """Return the name of the last convolution, in the order of execution, that makes class channels of others."""
+        """Return the name of the last convolution to class channels, in the order of execution."""
         executed: list[str] = []
         handles = [
             module.register_forward_pre_hook(lambda module, inputs, name=name: executed.append(name))
             for name, module in self.network.named_modules()
-            if isinstance(module, _ConvNd)
-            and module.out_channels == self.num_classes
-            and module.in_channels != self.num_classes
+            if isinstance(module, _ConvNd) and module.out_channels == self.num_classes
         ]
         try:
             self._logits(probe)
@@ -158,4 +162,7 @@ class BaseSegmentor(nn.Module):
                 f"Found no convolution to {self.num_classes} channels in {type(self.network).__name__}: name the layer "
                 "whose input is the feature map as feature_layer, or give feature_layer='' to do without features."
             )
+        for kind, last_part in LAST_PART.items():
+            if isinstance(self.network, kind):
+                return next(name for name in executed if name.startswith(last_part))
         return executed[-1]

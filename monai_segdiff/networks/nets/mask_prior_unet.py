@@ -43,7 +43,7 @@ class MaskPriorUNet(nn.Module):
         channels: width of each level of the U-Net, from the highest resolution down; multiples of ``norm_num_groups``.
         attention_levels: for each level, whether its residual blocks are followed by self-attention.
         num_res_blocks: residual blocks in each level.
-        num_head_channels: channels of an attention head (published: 32); must divide the width of every level with
+        num_head_channels: channels of an attention head (published: 32); divides the width of every level with
             attention, and of the last, whose middle block has it always.
         condition: ``"features"`` of the segmentor (published), its ``"prediction"``, which is the image and its class
             probabilities and serves a black box as well, or ``"both"``.
@@ -55,7 +55,8 @@ class MaskPriorUNet(nn.Module):
         latent_stride: the label maps inside the diffusion are smaller by this factor, made by nearest neighbours
             (published: 4). The logits are then interpolated. Small structures do not survive a large stride.
         patch_size: fold blocks of this many labels into channels before the first convolution and unfold the logits
-            after the last: costs as little as a stride and loses nothing.
+            after the last: costs as little as a stride, and labels and logits keep their resolution. Features of the
+            base that are larger than what remains are averaged, image and class probabilities are folded.
         dropout: probability before the classifier, in training.
         norm_num_groups: groups of the group normalisation.
 
@@ -100,6 +101,12 @@ class MaskPriorUNet(nn.Module):
         bad_widths = [width for width in channels if width % norm_num_groups]
         if bad_widths:
             raise ValueError(f"channels must be multiples of norm_num_groups={norm_num_groups}, found {bad_widths}.")
+        # Levels without attention do not use theirs, but MONAI checks it.
+        attends = [*attention_levels[:-1], True]
+        heads = [num_head_channels if used else width for used, width in zip(attends, channels, strict=True)]
+        bad_heads = [width for width, head in zip(channels, heads, strict=True) if width % head]
+        if bad_heads:
+            raise ValueError(f"num_head_channels={num_head_channels} does not divide {bad_heads} of the channels.")
         self.base = base
         self.spatial_dims, self.image_channels = base.spatial_dims, base.image_channels
         self.num_classes = self.mask_channels = base.num_classes
@@ -126,7 +133,7 @@ class MaskPriorUNet(nn.Module):
             channels=channels,
             attention_levels=attention_levels,
             num_res_blocks=num_res_blocks,
-            num_head_channels=num_head_channels,
+            num_head_channels=heads,
             norm_num_groups=norm_num_groups,
             use_flash_attention=True,
         )

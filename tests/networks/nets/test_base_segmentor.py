@@ -138,12 +138,12 @@ def conv(inputs: int, outputs: int) -> nn.Conv2d:
     [
         (Layers("a b", b=conv(4, K), a=conv(1, 4)), "b"),
         (Layers("a b c d", d=conv(4, K), a=conv(1, K), b=conv(K, 4), c=nn.BatchNorm2d(4)), "d"),
-        (Layers("a b c", a=conv(1, 4), b=conv(4, K), c=conv(K, K)), "b"),
+        (Layers("a b c", a=conv(1, 4), b=conv(4, K), c=conv(K, K)), "c"),
         (Layers("a b", a=conv(1, 4), b=conv(4, K), unused=conv(7, K)), "b"),
         (Layers("a b", a=conv(1, 4), b=nn.ConvTranspose2d(4, K, 1)), "b"),
         (Layers("a b a b", a=conv(K, 4), b=conv(4, K)), "b"),
     ],
-    ids=["order of execution", "the last", "no classes of classes", "unused", "transposed", "twice"],
+    ids=["order of execution", "the last", "as wide as the classes", "unused", "transposed", "twice"],
 )
 def test_the_layer_found(network: Layers, layer: str) -> None:
     channels = network.a.in_channels
@@ -155,6 +155,13 @@ def test_the_layer_found(network: Layers, layer: str) -> None:
     last = len(network.order) - 1 - network.order[::-1].index(layer)
     before = Layers(" ".join(network.order[:last]), **dict(network.named_children()))
     assert torch.equal(features, before.eval()(image))
+
+
+@pytest.mark.parametrize("residual_units", [0, 2])
+def test_unet_with_features_as_wide_as_the_classes(residual_units: int) -> None:
+    network = UNet(2, 1, 16, channels=(8, 16, 32), strides=(2, 2), num_res_units=residual_units)
+    base = BaseSegmentor(network, 2, 1, 16, size_divisor=4)
+    assert (base.feature_layer, base.feature_channels) == (f"model.2{'.0' * (residual_units > 0)}.conv", 16)
 
 
 class TakesTurns(nn.Module):
@@ -240,7 +247,7 @@ class Records(nn.Module):
         (2, {}, [64, 64]),
         (2, {"probe_size": (20, 33), "size_divisor": 16}, [32, 48]),
         (3, {"probe_size": 10, "size_divisor": 4}, [12, 12, 12]),
-        (3, {"probe_size": 8, "size_divisor": 8}, [8, 8, 8]),
+        (3, {"probe_size": 8, "size_divisor": 8}, [16, 16, 16]),
     ],
 )
 def test_size_of_the_probe(
@@ -309,7 +316,6 @@ def last_of_tokens() -> Layers:
             r"input of feature_layer 'tokens' must have shape \[B, C, 2 spatial sizes\], found \[1, 3, 4096\]",
         ),
         (Layers("a", a=nn.Identity()), {"image_channels": K}, ValueError, "no convolution to 3 channels in Layers"),
-        (Layers("a", a=conv(K, K)), {"image_channels": K}, ValueError, "give feature_layer='' to do without"),
         (Returns(lambda x: [x, x]), {}, TypeError, "Expected Returns to return one tensor of logits, found list"),
         (Returns(lambda x: {"out": x}), {"feature_layer": ""}, TypeError, "found dict; wrap it"),
         (

@@ -6,17 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import set_determinism
 
-from monai_segdiff.data import generate_sample_dataset
+from monai_segdiff.data import generate_hippocampus_sample, generate_sample_dataset
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundles" / "monuseg"
@@ -28,8 +29,18 @@ TINY = {
     "network_def#rrdb_channels": 8,
     "network_def#rrdb_growth_channels": 4,
 }
+TINY_PRIOR = {
+    "network_def#channels": [8, 8],
+    "network_def#attention_levels": [False, False],
+    "network_def#num_head_channels": 8,
+    "network_def#condition_channels": 8,
+    "base_network_def#channels": [4, 8],
+    "base_network_def#strides": [2],
+    "base_network_def#num_res_units": 0,
+}
 SAMPLING = {"image_scale": 1.0, "window_size": 64, "num_inference_steps": 2, "device": "cpu"}
 TRAINING = {"crop_size": 32, "max_epochs": 2, "val_interval": 1}
+STAGES = {"base_epochs": 2, "max_epochs": 2, "val_interval": 1, "single_step_epochs": 1, "warmup_iterations": 0}
 
 
 @dataclass
@@ -41,13 +52,14 @@ class Bundle:
     root: Path = ROOT
     folder: Path = BUNDLE
     configs: Path = BUNDLE / "configs"
+    tiny: dict[str, Any] = field(default_factory=TINY.copy)
     sampling: dict[str, Any] = field(default_factory=SAMPLING.copy)
     training: dict[str, Any] = field(default_factory=TRAINING.copy)
 
     def settings(self, names: str, **overrides: Any) -> dict[str, Any]:
         """Overrides for config files, named as in "train evaluate"."""
         training = self.training if "train" in names.split() else {}
-        return {**TINY, **self.sampling, **training, "dataset_dir": str(self.dataset), **overrides}
+        return {**self.tiny, **self.sampling, **training, "dataset_dir": str(self.dataset), **overrides}
 
     def files(self, names: str) -> list[str]:
         return [str(self.configs / f"{name}.json") for name in names.split()]
@@ -94,24 +106,29 @@ class Bundle:
         return done
 
 
+def random_weights(configs: Path, tiny: dict[str, Any], folder: Path, scale: float = 0.1) -> Path:
+    """Write a model.pt of a bundle's network."""
+    parser = ConfigParser()
+    parser.read_config(str(configs / "train.json"))
+    parser.update(tiny)
+    network = parser.get_parsed_content("network_def")
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: scale * torch.randn(value.shape, generator=generator)
+        + (0.5 if "norm" in name and "weight" in name else 0)
+        for name, value in network.state_dict().items()
+    }
+    folder.mkdir()
+    torch.save(state, folder / "model.pt")
+    return folder / "model.pt"
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle, four images of 128 pixels, and random weights, whose masks are neither empty nor full."""
     folder = tmp_path_factory.mktemp("bundle")
     dataset = generate_sample_dataset(folder / "data", num_images=4, image_size=128)
-    parser = ConfigParser()
-    parser.read_config(str(BUNDLE / "configs" / "train.json"))
-    parser.update(TINY)
-    network = parser.get_parsed_content("network_def")
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        name: 0.1 * torch.randn(value.shape, generator=generator) + (0.5 if "norm" in name and "weight" in name else 0)
-        for name, value in network.state_dict().items()
-    }
-    weights = folder / "weights" / "model.pt"
-    weights.parent.mkdir()
-    torch.save(state, weights)
-    return Bundle(dataset=dataset, weights=weights)
+    return Bundle(dataset=dataset, weights=random_weights(BUNDLE / "configs", TINY, folder / "weights"))
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +136,55 @@ def trained(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a finished run of two epochs."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     bundle.run("train", run_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hippocampus(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle with a tiny network, the middles of three generated volumes, and random weights."""
+    folder = tmp_path_factory.mktemp("hippocampus")
+    for path in generate_hippocampus_sample(folder / "whole", num_volumes=3).glob("*/*.nii.gz"):
+        (folder / "data" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        nib.load(path).slicer[7:25, 9:29, 8:24].to_filename(folder / "data" / path.parent.name / path.name)
+    bundle = ROOT / "bundles" / "hippocampus"
+    return Bundle(
+        dataset=folder / "data",
+        weights=random_weights(bundle / "configs", TINY_PRIOR, folder / "weights", scale=0.3),
+        folder=bundle,
+        configs=bundle / "configs",
+        tiny=TINY_PRIOR,
+        sampling={"window_size": [16, 16, 16], "device": "cpu"},
+        training={"crop_size": [16, 16, 16], **STAGES},
+    )
+
+
+@pytest.fixture(scope="session")
+def nuclei(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle monuseg_ddps with a tiny network, the images of ``bundle``, and random weights."""
+    folder = ROOT / "bundles" / "monuseg_ddps"
+    weights = tmp_path_factory.mktemp("nuclei") / "weights"
+    return Bundle(
+        dataset=bundle.dataset,
+        weights=random_weights(folder / "configs", TINY_PRIOR, weights, scale=0.3),
+        folder=folder,
+        configs=folder / "configs",
+        tiny=TINY_PRIOR,
+        sampling={"image_scale": 1.0, "window_size": 64, "device": "cpu"},
+        training={"crop_size": 32, **STAGES},
+    )
+
+
+@pytest.fixture(scope="session", params=["hippocampus", "nuclei"])
+def ddps(request: pytest.FixtureRequest) -> Bundle:
+    """Each bundle with a mask prior."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def two_stages(ddps: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of ``ddps``, of two epochs in each stage."""
+    folder = tmp_path_factory.mktemp("two_stages") / "run"
+    ddps.run("train", run_dir=folder)
     return folder
 
 
@@ -137,6 +203,24 @@ def copied(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
             config |= {"crop_size": 32, "max_epochs": 2, "val_interval": 2}
         path.write_text(json.dumps(config, indent=4))
     return folder
+
+
+@pytest.fixture(scope="session")
+def assert_said() -> Callable[[BaseException, type[Exception], Path | str, str], None]:
+    """Check that an error was caused by one of this kind that names something and says what is expected."""
+
+    def check(raised: BaseException, kind: type[Exception], named: Path | str, expected: str) -> None:
+        chain: list[BaseException] = []
+        error: BaseException | None = raised
+        while error is not None:
+            chain.append(error)
+            error = error.__cause__ or error.__context__
+        found = [str(error) for error in chain if isinstance(error, kind)]
+        assert found, f"no {kind.__name__} among {[type(error).__name__ for error in chain]}"
+        assert str(named) in found[-1]
+        assert expected in found[-1]
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -48,13 +48,17 @@ def test_evaluation_agrees_with_one_process(bundle, tmp_path: Path) -> None:
     assert done.stdout.count("Next: ") == 1
 
 
-def test_training_and_resuming(bundle, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    settings = {"run_dir": run, "val_dataset_dir": tmp_path / "val", "images_per_batch": 1, "warmup_iterations": 0}
-    generate_sample_dataset(tmp_path / "val", num_images=3, image_size=96)
-    # Other pictures under other names than those of the training.
-    for path in [*(tmp_path / "val").glob("*/*.png")]:
+def other_pictures(folder: Path) -> Path:
+    """Three pictures under other names than those of the training."""
+    generate_sample_dataset(folder, num_images=3, image_size=96)
+    for path in [*folder.glob("*/*.png")]:
         path.rename(path.with_name(path.name.replace("sample", "other")))
+    return folder
+
+
+def test_training_and_resuming(bundle, tmp_path: Path) -> None:
+    run, val = tmp_path / "run", other_pictures(tmp_path / "val")
+    settings = {"run_dir": run, "val_dataset_dir": val, "images_per_batch": 1, "warmup_iterations": 0}
     names = "train multi_gpu_train"
 
     done = torchrun(bundle, "training", names, **settings)
@@ -82,3 +86,25 @@ def test_training_and_resuming(bundle, tmp_path: Path) -> None:
     assert history["validation"]["epoch"] == [1, 2, 3]
     assert any(not torch.equal(resumed["network"][name], value) for name, value in checkpoint["network"].items())
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run")] == ["run"]
+
+
+def test_both_stages_of_a_mask_prior(nuclei, tmp_path: Path) -> None:
+    """The processes end with the same weights, and with the best base, which the first one alone writes."""
+    run = tmp_path / "run"
+    saved = "[item.state_dict() for item in (@base_network.module, @network.module, @ema.ema_model)]"
+    finalize = [f"$torch.save({saved}, @run_dir + '/rank_' + str(@rank) + '.pt')", "$monai_segdiff.stop_processes()"]
+    settings = {"run_dir": run, "val_dataset_dir": other_pictures(tmp_path / "val"), "images_per_batch": 1}
+    settings["finalize"] = finalize
+    done = torchrun(nuclei, "training", "train multi_gpu_train", **settings)
+    assert "training the base: 100%" in done.stderr
+    assert done.stdout.count("Next: ") == 1
+    for stage in (run / "base", run):
+        # Four images, one a batch, on two processes: two iterations an epoch.
+        checkpoint = torch.load(stage / "checkpoint.pt", weights_only=True)
+        assert checkpoint["trainer"] == {"epoch": 2, "iteration": 4}
+    ranks = [torch.load(run / f"rank_{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
+    for one, two in zip(*ranks, strict=True):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+    best = torch.load(run / "base" / "model.pt", weights_only=True)
+    assert all(torch.equal(ranks[1][1][f"base.network.{name}"], value) for name, value in best.items())

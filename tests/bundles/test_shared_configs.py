@@ -25,8 +25,10 @@ NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata
 FILES = [(name, path.stem) for name in NAMES for path in sorted((BUNDLES / name / "configs").glob("*.json"))]
 FILES = [(name, file) for name, file in FILES if file != "metadata"]
 
+PRIORS = ("hippocampus", "monuseg_ddps")  # the bundles of DDPS; the others are of SegDiff
+
 # By config files: entries that are not about the data of a bundle, and so are those of bundles/monuseg.
-SHARED = {
+SEGDIFF = {
     "train": """
         imports device seed resume resuming start_processes rank is_not_rank0 num_workers amp amp_kwargs compile
         initial_weights noise_on prediction_share timestep_weights dice_weight bce_weight learning_rate
@@ -60,6 +62,73 @@ SHARED = {
     """,
 }
 
+# Entries that are about the nuclei, or about no method, in both bundles for them.
+NUCLEI = {
+    "train": """
+        imports device sample_dir dataset_dir val_dataset_dir on_sample run_dir resume resuming start_processes rank
+        is_not_rank0 seed initial_weights checkpoint_interval image_scale image_mean image_std crop_size crops_per_image
+        images_per_batch rotate_padding zoom_padding num_workers num_generations window_overlap window_blending
+        threshold amp amp_kwargs datalist ema optimizer lr_schedule load_image_and_label normalize train#preprocessing
+        train#augmentation train#dataset train#dataloader train#trainer#max_epochs train#trainer#train_data_loader
+        validate what_next initialize#0 initialize#1 initialize#2 initialize#3 initialize#4 run finalize
+    """,
+    "train evaluate": """
+        ckpt training_split output_dir instances with_instances instance_separation uncertainty with_uncertainty
+        temperature dataset evaluator handlers datalist_of_others validate#dataset load_instances zoom_instances
+        validate#preprocessing validate#inferer validate#postprocessing validate#handlers#0 validate#handlers#1
+        validate#handlers#2#_target_ validate#handlers#2#output_dir validate#handlers#2#scorers#0
+        validate#handlers#2#scorers#1 validate#evaluator#network initialize what_next evaluating run
+    """,
+    "train multi_gpu_train": """
+        start_processes rank device train#sampler train#dataloader validate#sampler validate#dataloader
+    """,
+    "inference": """
+        imports device sample_dir dataset_dir on_sample ckpt output_dir seed image_scale image_mean image_std
+        num_workers num_generations window_overlap window_blending threshold temperature uncertainty with_uncertainty
+        amp segmentor preprocessing dataset dataloader scale_temperature resize_to_picture make_mask postprocessing
+        post_transforms displayable_configs handlers evaluator initialize inference run
+    """,
+}
+# Entries that are about the method, in both bundles with a mask prior.
+PRIOR = {
+    "train": """
+        base_dir resuming_base resuming_prior between_stages base_weights initial_weights base_is_there
+        noise_on loss num_train_timesteps schedule kernel sampler start num_inference_steps
+        num_generations base_weight window_overlap window_blending amp amp_kwargs base_network network base_ema ema
+        scheduler optimizer lr_schedule base_file load_base base#optimizer base#lr_schedule base#loss base#handlers
+        base#trainer base#inferer base#evaluator#network base#evaluator#inferer base#evaluator#val_handlers
+        train#dataset train#inferer train#loss train#handlers train#trainer train#prepare_batch validate#dataset
+        validate#inferer validate#handlers validate#evaluator initialize#0 initialize#1 initialize#2 initialize#5
+        training run finalize
+    """,
+    "train evaluate": """
+        ckpt training_split output_dir uncertainty with_uncertainty dataset evaluator handlers validate#inferer
+        validate#handlers#0 validate#handlers#2#_target_ validate#handlers#2#output_dir validate#evaluator#network
+        initialize#0 initialize#1 initialize#2 evaluating run
+    """,
+    "train multi_gpu_train": """
+        start_processes between_stages rank device base_network network train#sampler train#dataloader#sampler
+        train#dataloader#shuffle validate#sampler validate#dataloader
+    """,
+    "train paper": """
+        num_train_timesteps loss learning_rate weight_decay max_gradient_norm ema_momentum ema_interval ema_warmup
+        network_def#channels network_def#attention_levels network_def#num_res_blocks network_def#num_head_channels
+        network_def#num_states network_def#condition network_def#condition_channels network_def#embedding_channels
+        network_def#norm_num_groups optimizer single_step_iterations lr_factor lr_schedule
+    """,
+    "inference": """
+        imports device sample_dir dataset_dir on_sample ckpt output_dir seed num_workers num_train_timesteps schedule
+        kernel sampler start num_inference_steps num_generations base_weight window_overlap window_blending uncertainty
+        with_uncertainty amp network scheduler segmentor dataset#transform dataloader handlers#0 evaluator initialize
+        inference#1 run
+    """,
+}
+PAIRS = [
+    *(("monuseg", bundle, SEGDIFF) for bundle in NAMES if bundle not in ("monuseg", *PRIORS)),
+    ("monuseg", "monuseg_ddps", NUCLEI),
+    ("monuseg_ddps", "hippocampus", PRIOR),
+]
+
 
 def read(bundle: str, *names: str) -> ConfigParser:
     parser = ConfigParser()
@@ -83,11 +152,13 @@ def entries(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, config
 
 
-@pytest.mark.parametrize("names", SHARED)
-@pytest.mark.parametrize("bundle", [name for name in NAMES if name != "monuseg"])
-def test_what_is_not_about_the_data_is_as_in_monuseg(bundle: str, names: str) -> None:
-    model, parser = read("monuseg", *names.split()), read(bundle, *names.split())
-    for place in SHARED[names].split():
+@pytest.mark.parametrize(
+    ("first", "second", "names", "places"),
+    [(first, second, names, places) for first, second, shared in PAIRS for names, places in shared.items()],
+)
+def test_bundles_have_in_common_what_they_should(first: str, second: str, names: str, places: str) -> None:
+    model, parser = read(first, *names.split()), read(second, *names.split())
+    for place in places.split():
         assert place in model, place
         assert place in parser, place
         assert parser[place] == model[place], place
@@ -124,10 +195,16 @@ def test_metadata_agrees_with_the_rest(bundle: str) -> None:
     metadata, network = load(bundle, "metadata"), load(bundle, "inference")["network_def"]
     assert list(metadata["changelog"])[0] == metadata["version"]
     image, mask = (metadata["network_data_format"][way] for way in ("inputs", "outputs"))
-    assert image["image"]["num_channels"] == len(image["image"]["channel_def"]) == network["image_channels"]
-    assert mask["pred"]["num_channels"] == network["mask_channels"]
-    for name in ("monai_version", "pytorch_version", "numpy_version", "required_packages_version"):
-        assert metadata[name] == load("monuseg", "metadata")[name]
+    channels = network["base"]["image_channels"] if bundle in PRIORS else network["image_channels"]
+    assert image["image"]["num_channels"] == len(image["image"]["channel_def"]) == channels
+    assert mask["pred"]["num_channels"] == {"hippocampus": 3}.get(bundle, 1)
+    model = load("monuseg", "metadata")
+    for name in ("monai_version", "pytorch_version", "numpy_version"):
+        assert metadata[name] == model[name]
+    if bundle == "hippocampus":  # reads NIfTI instead of pictures
+        model["required_packages_version"]["nibabel"] = metadata["required_packages_version"]["nibabel"]
+        del model["required_packages_version"]["pillow"]
+    assert metadata["required_packages_version"] == model["required_packages_version"]
 
 
 @pytest.mark.parametrize("bundle", NAMES)
@@ -170,9 +247,11 @@ def test_every_name_in_an_expression_is_known(bundle: str, name: str) -> None:
     assert expressions
     for expression in expressions:
         tree = ast.parse(re.sub(r"@[\w:#]+", "REFERENCE", expression), mode="eval")
+        own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Name):
-                assert node.id in modules or node.id == "REFERENCE" or hasattr(builtins, node.id), expression
+                known = node.id in {"REFERENCE", *modules, *own} or hasattr(builtins, node.id)
+                assert known, expression
             chain = []
             while isinstance(node, ast.Attribute):
                 chain.insert(0, node.attr)
@@ -197,11 +276,22 @@ def test_every_reference_is_found(bundle: str, name: str) -> None:
 @pytest.mark.parametrize("bundle", NAMES)
 def test_training_and_inference_agree(bundle: str) -> None:
     train, inference = read(bundle, "train"), read(bundle, "inference")
-    names = "bundle_root device seed num_workers model_settings network_def network scheduler inferer"
-    names += " num_inference_steps num_generations window_size window_overlap window_blending window_mode stop_early"
-    names += " compile amp threshold"
+    names = "bundle_root device seed num_workers model_settings network_def network scheduler inferer amp"
+    names += " num_inference_steps num_generations window_size window_overlap window_blending"
+    if bundle in PRIORS:
+        names += " base_network_def num_classes sampler start base_weight"
+        expected = {"schedule", "kernel", "num_train_timesteps"}
+    else:
+        names += " window_mode stop_early compile"
+        expected = {"prediction_type", "num_train_timesteps"}
+    if bundle == "hippocampus":
+        names += " class_names"
+        expected |= {"voxel_spacing"}
+    else:
+        names += " threshold"
+        expected |= {"image_mean", "image_std"}
     settings = [value.removeprefix("@") for value in train["model_settings"].values()]
-    assert {"prediction_type", "num_train_timesteps", "image_mean", "image_std"} < {*settings}
+    assert expected <= {*settings}
     for name in [*names.split(), *settings]:
         assert name in train, name
         assert train[name] == inference[name], name

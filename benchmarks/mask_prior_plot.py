@@ -48,6 +48,7 @@ def draw_mask_prior(path: Path, flat: Sequence[Mapping[str, Any]]) -> Figure:
                     axes.plot([line[f"{name}_low"], line[f"{name}_high"]], [y, y], color=color, linewidth=2)
         axes.set_xlabel(f"{title}, difference from the base\n(line: 95 % interval over images)")
         axes.grid(axis="x", alpha=0.3)
+        axes.locator_params(axis="x", nbins=6)
     panels[0].set_yticks(range(len(lines)), [line["arm"] for line in lines])
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

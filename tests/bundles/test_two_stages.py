@@ -94,6 +94,15 @@ def test_paper_config_is_the_published_method(ddps) -> None:
         "betas": (0.9, 0.96),
         "weight_decay": 0.045,
     }
+    # A base trained for a few thousand iterations must forget its first weights.
+    base = parser.get_parsed_content("base#optimizer").defaults["weight_decay"], parser.get_parsed_content("base_ema")
+    assert (base[0], base[1].momentum, parser["base_ema_warmup"]) == (1e-4, 0.005, True)
+    (averages,) = [one for one in parser["base"]["handlers"] if one["_target_"].endswith("WeightAverage")]
+    assert averages == {
+        "_target_": "monai_segdiff.WeightAverage",
+        "ema": "@base_ema",
+        "warmup": "@base_ema_warmup",
+    }
     (rate,) = parser.get_parsed_content("lr_schedule").lr_lambdas
     # Warm-up and first halvings of each stage, and the floor of 1e-6.
     for iteration, expected in (

@@ -13,6 +13,7 @@ from monai.utils import CommonKeys, StrEnum, look_up_option
 from torch import nn
 
 from ..networks.nets import MaskPriorUNet
+from ..networks.nets.mask_prior_unet import check_scheduler
 from ..networks.schedulers import CategoricalScheduler
 from .checked_labels import checked_labels
 
@@ -67,15 +68,7 @@ class MaskPriorPrepareBatch(PrepareBatch):
         self.noise_on = look_up_option(noise_on, NoiseOnLabels)
         self.single_step = single_step
         self.amp = amp
-        if self.network.num_classes != scheduler.num_classes:
-            raise ValueError(
-                f"network has {self.network.num_classes} classes, expected the scheduler's {scheduler.num_classes}."
-            )
-        if self.network.embedding.num_embeddings < scheduler.num_states:
-            raise ValueError(
-                f"network embeds {self.network.embedding.num_embeddings} states, expected the scheduler's "
-                f"{scheduler.num_states}: give num_states."
-            )
+        check_scheduler(scheduler, self.network)
 
     def __call__(
         self,

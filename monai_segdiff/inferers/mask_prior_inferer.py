@@ -10,6 +10,7 @@ import torch
 from monai.utils import look_up_option
 
 from ..networks.nets import MaskPriorUNet
+from ..networks.nets.mask_prior_unet import check_scheduler
 from ..networks.schedulers import CategoricalScheduler
 from .generation_inferer import GenerationInferer
 from .generation_statistics import CategoricalUncertaintyStatistics, UncertaintyStatistics
@@ -125,15 +126,7 @@ class MaskPriorInferer(GenerationInferer):
         """Return what draws and refines label maps."""
         if not hasattr(network, "base_logits"):
             raise TypeError(f"network must be a MaskPriorUNet, found {type(network).__name__}.")
-        if network.num_classes != self.scheduler.num_classes:
-            raise ValueError(
-                f"network has {network.num_classes} classes, expected the scheduler's {self.scheduler.num_classes}."
-            )
-        if network.embedding.num_embeddings < self.scheduler.num_states:
-            raise ValueError(
-                f"network embeds {network.embedding.num_embeddings} states, expected the scheduler's "
-                f"{self.scheduler.num_states}: give num_states."
-            )
+        check_scheduler(self.scheduler, network)
         return LabelRefiner(
             self.scheduler,
             network,

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..blocks.space_to_depth import depth_to_space, space_to_depth
+from ..schedulers.categorical import CategoricalScheduler
 from .base_segmentor import BaseSegmentor
 
-__all__ = ["MaskPriorUNet"]
+__all__ = ["MaskPriorUNet", "check_scheduler"]
 
 
 class Condition(StrEnum):
@@ -262,3 +263,16 @@ def _resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if all(new <= old for new, old in zip(size, x.shape[2:], strict=True)):
         return F.interpolate(x, size, mode="area")
     return F.interpolate(x, size, mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
+
+
+def check_scheduler(scheduler: CategoricalScheduler, network: MaskPriorUNet) -> None:
+    """Raise a ValueError unless the network has the scheduler's classes and embeds all of its states."""
+    if network.num_classes != scheduler.num_classes:
+        raise ValueError(
+            f"network has {network.num_classes} classes, expected the scheduler's {scheduler.num_classes}."
+        )
+    if network.embedding.num_embeddings < scheduler.num_states:
+        raise ValueError(
+            f"network embeds {network.embedding.num_embeddings} states, expected the scheduler's "
+            f"{scheduler.num_states}: give num_states."
+        )

@@ -9,8 +9,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
+DICOM = ["highdicom>=0.27", "itk-core", "itk-io", "pydicom>=3"]
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
-TEST = [*EXPORT, "coverage", "jsonschema", "mypy", "pytest", "ruff", "scikit-learn", "tifffile", "types-tqdm"]
+TEST = [*DICOM, *EXPORT, "coverage", "jsonschema", "mypy", "pytest", "ruff", "scikit-learn", "tifffile", "types-tqdm"]
 
 setup(
     name="monai_segdiff",
@@ -37,8 +38,12 @@ setup(
         "tensorboard",
         "torch>=2.8",
         "tqdm",
+        "typer",
+        "typing_extensions",
     ],
+    entry_points={"console_scripts": ["monai-segdiff = monai_segdiff.cli:main"]},
     extras_require={
+        "dicom": DICOM,
         "export": EXPORT,
         "test": TEST,
         "dev": [*TEST, "pre-commit"],

@@ -11,5 +11,7 @@ from .inferers import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .networks import *  # noqa: F403
+from .prediction import *  # noqa: F403
+from .predictor import *  # noqa: F403
 from .transforms import *  # noqa: F403
 from .visualize import *  # noqa: F403

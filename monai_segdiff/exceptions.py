@@ -3,7 +3,18 @@
 
 from __future__ import annotations
 
-__all__ = ["AnnotationError", "CheckpointError", "DatasetError", "DivergenceError", "ExportError", "ImageError"]
+__all__ = [
+    "AnnotationError",
+    "BundleError",
+    "CheckpointError",
+    "DatasetError",
+    "DivergenceError",
+    "ExportError",
+    "ImageError",
+    "PredictionCancelledError",
+    "PredictionTimeoutError",
+    "SeriesError",
+]
 
 
 class DatasetError(ValueError):
@@ -28,3 +39,19 @@ class DivergenceError(RuntimeError):
 
 class ExportError(RuntimeError):
     """A network cannot be exported, or an export is missing, damaged, or does not compute what the network does."""
+
+
+class BundleError(ValueError):
+    """A bundle folder is missing, incomplete, or has settings that do not go together."""
+
+
+class SeriesError(ValueError):
+    """A folder holds no DICOM series that can be used: slices are missing, series are mixed, another modality."""
+
+
+class PredictionTimeoutError(TimeoutError):
+    """A prediction took longer than allowed; nothing of it is kept."""
+
+
+class PredictionCancelledError(RuntimeError):
+    """A prediction was stopped by who asked for it; nothing of it is kept."""

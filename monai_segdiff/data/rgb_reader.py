@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.data.image_reader import PILReader
 from monai.utils import ensure_tuple
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ..exceptions import ImageError
 
@@ -72,25 +73,38 @@ class PictureReader(PILReader):
         Raises:
             ImageError: when a file is missing, empty, truncated, no picture, or of an unsuitable kind.
         """
-        return super().get_data([self._decode(path) for path in img])
+        return super().get_data([self.decode(path, path) for path in img])
 
-    def _decode(self, path: Path) -> Image.Image:
-        if not path.is_file():
-            raise ImageError(f"{path}: this file does not exist; expected {self.expected}.")
+    def decode(self, source: Path | Image.Image, name: Path) -> Image.Image:
+        """Check and decode one picture.
+
+        Args:
+            source: its file, or a picture that PIL has opened.
+            name: what the picture is called in messages.
+
+        Returns:
+            What :meth:`convert` makes of it.
+
+        Raises:
+            ImageError: when it is missing, empty, truncated, no picture, or of an unsuitable kind.
+        """
+        if isinstance(source, Path) and not source.is_file():
+            raise ImageError(f"{name}: this file does not exist; expected {self.expected}.")
         try:
-            with Image.open(path) as image:
-                refuse_stack(image, path, self.expected)
-                # the last refusal before decoding: 16 bits of colour would silently be cut to the upper 8
-                refuse_deep_colour(image, path, self.expected)
+            with Image.open(source) if isinstance(source, Path) else nullcontext(source) as image:
+                refuse_stack(image, name, self.expected)
+                # before decoding: 16 bits of colour would silently be cut to the upper 8
+                refuse_deep_colour(image, name, self.expected)
+                refuse_rotation(image, name)
                 image.load()
-                result = self.convert(image, path)
+                result = self.convert(image, name)
                 result.format = image.format
                 return result
         except ImageError:
             raise
         except Exception as error:  # PIL's plugins raise many types on damaged files, SyntaxError among them
             raise ImageError(
-                f"{path}: cannot be decoded ({type(error).__name__}: {error}); expected {self.expected} "
+                f"{name}: cannot be decoded ({type(error).__name__}: {error}); expected {self.expected} "
                 "(is the file truncated?)."
             ) from error
 
@@ -123,12 +137,28 @@ def refuse_deep_colour(image: Image.Image, path: Path, expected: str) -> None:
             raise ImageError(f"{path}: holds {image.mode} colours of 16 bits; expected {expected} of 8 bits.")
 
 
+def refuse_rotation(image: Image.Image, path: Path) -> None:
+    """Refuse pictures that viewers turn by their EXIF data: a mask of the pixels as stored would not lie on them.
+
+    The orientation of a TIFF is none of them: PIL turns the pixels themselves.
+
+    Raises:
+        ImageError: for such a picture.
+    """
+    orientation = 1 if image.format == "TIFF" else image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation not in (0, 1):
+        raise ImageError(
+            f"{path}: is turned by its EXIF orientation ({orientation}); expected upright pixels: save it turned, for "
+            "instance with PIL's ImageOps.exif_transpose."
+        )
+
+
 class RGBReader(PictureReader):
     """Read tif, png and jpg files as 8-bit RGB.
 
     RGB is taken as it is; the alpha channel of RGBA is dropped (pathology exports carry an opaque one); grey, black and
     white, and palette pictures become RGB. 16-bit, float, CMYK and other pictures are refused, since the stains would
-    be read wrongly.
+    be read wrongly, and so are pictures that their EXIF data turns.
 
     Args:
         reverse_indexing: True gives (W, H, 3) arrays, x first, as MONAI's ``PILReader``; False gives (H, W, 3).

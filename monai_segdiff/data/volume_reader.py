@@ -82,8 +82,9 @@ class VolumeReader(NibabelReader):
         try:
             image = nib.load(path)
             _check_header(image, path)
-            self.filenames = [path]  # get_data of the base class runs over them
-            array, meta = super().get_data(image)
+            reader = NibabelReader(squeeze_non_spatial_dims=True)  # it keeps the names of files, threads may share this
+            reader.filenames = [path]
+            array, meta = reader.get_data(image)
         except ImageError:
             raise
         except Exception as error:  # nibabel, gzip and zlib raise many types on damaged files

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,9 +15,10 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
-from tqdm import tqdm
+from typing_extensions import Self
 
 from ..exceptions import DivergenceError
+from .call_progress import Progress, counted_calls
 from .generation_statistics import (
     GenerationStatistics,
     GenerationTally,
@@ -63,7 +65,8 @@ class GenerationInferer(Inferer):
             a probe. Give one of the two.
         amp: run the network (alone) in bfloat16.
         seed: start of all random streams, a non-negative integer.
-        progress: show a progress bar over windows x generations x calls.
+        progress: True shows a progress bar over windows x generations x calls. A function is called with the calls done
+            and those in all, at the start and after every call of the network; what it raises ends the sampling.
 
     Raises:
         ValueError: a number out of range.
@@ -83,7 +86,7 @@ class GenerationInferer(Inferer):
         memory_limit: int | None = None,
         amp: bool = False,
         seed: int = 0,
-        progress: bool = False,
+        progress: Progress = False,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -137,6 +140,12 @@ class GenerationInferer(Inferer):
             DivergenceError: the network returns NaN.
         """
         return self._run(inputs, network, RunningStatistics)[0].clamp(max=1)
+
+    def with_progress(self, progress: Progress) -> Self:
+        """Return this inferer with another ``progress``; both may be used at the same time."""
+        other = copy.copy(self)
+        other.progress = progress
+        return other
 
     def statistics(self, inputs: torch.Tensor, network: nn.Module) -> GenerationStatistics:
         """Return mean and uncertainty over the generations; arguments as :meth:`__call__`."""
@@ -194,12 +203,12 @@ class GenerationInferer(Inferer):
         # The single generations and the steps are asked for whole.
         may_stop = tally is not KeptGenerations and not trajectory
         parts = []
-        with torch.inference_mode(), self._autocast(images.device), tqdm(total=calls, disable=not self.progress) as bar:
+        with torch.inference_mode(), self._autocast(images.device), counted_calls(self.progress, calls) as count:
             max_batch = self._rows(plan, images[:1], inner, sampler)
             for image in images:
                 padded = plan.pad(image[None])
                 packed = PackedNetwork(
-                    encode, denoise, partial(plan.cut, padded), max_batch, self.cache_image_features, bar.update
+                    encode, denoise, partial(plan.cut, padded), max_batch, self.cache_image_features, count
                 )
                 one = ImageSampler(sampler, packed, plan, inner.mask_channels, self.num_generations)
                 parts.append(self._sample(one, tally, may_stop))

@@ -12,6 +12,7 @@ from monai.utils import look_up_option
 from ..networks.nets import MaskPriorUNet
 from ..networks.nets.mask_prior_unet import check_scheduler
 from ..networks.schedulers import CategoricalScheduler
+from .call_progress import Progress
 from .generation_inferer import GenerationInferer
 from .generation_statistics import CategoricalUncertaintyStatistics, UncertaintyStatistics
 from .label_refiner import LabelRefiner, Start
@@ -46,7 +47,8 @@ class MaskPriorInferer(GenerationInferer):
         memory_limit: bytes of tensors that one call of the network may hold at its peak, in place of ``max_batch``.
         amp: run the networks (alone) in bfloat16.
         seed: start of all random streams, a non-negative integer.
-        progress: show a progress bar over windows x generations x steps.
+        progress: True shows a progress bar over windows x generations x steps. A function is called with the calls done
+            and those in all, at the start and after every call of the network; what it raises ends the sampling.
 
     Raises:
         TypeError: a scheduler that is not categorical.
@@ -79,7 +81,7 @@ class MaskPriorInferer(GenerationInferer):
         memory_limit: int | None = None,
         amp: bool = False,
         seed: int = 0,
-        progress: bool = False,
+        progress: Progress = False,
     ) -> None:
         if not isinstance(scheduler, CategoricalScheduler):
             raise TypeError(f"scheduler must be a CategoricalScheduler, found {type(scheduler).__name__}.")

@@ -11,6 +11,7 @@ import torch
 from monai.utils import StrEnum, look_up_option
 
 from ..networks.schedulers import RespacedScheduler
+from .call_progress import Progress
 from .compiled_network import CompiledNetwork
 from .generation_inferer import GenerationInferer
 from .generation_statistics import GenerationTally
@@ -62,7 +63,8 @@ class SegDiffInferer(GenerationInferer):
         compile: run the network through ``torch.compile``, or with this ``mode`` of it, e.g. ``"max-autotune"``. Give
             a ``roi_size``: every other size of a window compiles anew, and PyTorch refuses the ninth.
         seed: start of all random streams, a non-negative integer.
-        progress: show a progress bar over windows x generations x steps.
+        progress: True shows a progress bar over windows x generations x steps. A function is called with the calls done
+            and those in all, at the start and after every call of the network; what it raises ends the sampling.
 
     Raises:
         TypeError: a scheduler that is not this package's.
@@ -91,7 +93,7 @@ class SegDiffInferer(GenerationInferer):
         amp: bool = False,
         compile: bool | str = False,
         seed: int = 0,
-        progress: bool = False,
+        progress: Progress = False,
     ) -> None:
         if not isinstance(scheduler, RespacedScheduler):
             raise TypeError(

@@ -172,6 +172,15 @@ class RGBReader(PictureReader):
     suffixes = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
     expected = "an 8-bit RGB, RGBA, grey or palette picture"
 
+    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike | np.ndarray, **kwargs: Any) -> list[Path]:
+        """Accept any name; :meth:`get_data` refuses other suffixes, so that no other reader takes those files."""
+        return [Path(name) for name in ensure_tuple(data)]
+
+    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
+        """Decode the files; see the base class."""
+        super().read(img)
+        return super().get_data(img)
+
     def convert(self, image: Image.Image, path: Path) -> Image.Image:
         """Give the picture in mode RGB.
 

@@ -165,6 +165,7 @@ def test_decompression_bomb_is_an_image_error(tmp_path, rgb, monkeypatch):
 def test_suffixes(tmp_path):
     assert RGBReader().verify_suffix(["a.TIF", "b.jpeg", Path("c.png")])
     assert not RGBReader().verify_suffix("a.png.nii.gz")
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ImageError, match=r"a\.txt: not"):
-        RGBReader().read(tmp_path / "a.txt")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.bmp")
+    # By get_data: what read refuses, LoadImage would give to MONAI's own readers.
+    with pytest.raises(ImageError, match=r"a\.bmp: not .* by its name"):
+        LoadImage(reader=RGBReader())(tmp_path / "a.bmp")

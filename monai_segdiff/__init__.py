@@ -8,6 +8,7 @@ from .engines import *  # noqa: F403
 from .exporters import *  # noqa: F403
 from .handlers import *  # noqa: F403
 from .inferers import *  # noqa: F403
+from .io import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .networks import *  # noqa: F403

@@ -3,4 +3,26 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from .dicom_seg import write_dicom_probability, write_dicom_seg
+from .dicom_seg_reader import read_dicom_probability, read_dicom_seg
+from .dicom_series import DicomSeries, read_dicom_series
+from .geojson import nuclei_to_geojson, write_geojson
+from .instance_polygons import instance_polygons
+from .read_geojson import read_geojson
+from .segment_code import CodedTerm, SegmentCode, segments_of_metadata
+
+__all__ = [
+    "CodedTerm",
+    "DicomSeries",
+    "SegmentCode",
+    "instance_polygons",
+    "nuclei_to_geojson",
+    "read_dicom_probability",
+    "read_dicom_seg",
+    "read_dicom_series",
+    "read_geojson",
+    "segments_of_metadata",
+    "write_dicom_probability",
+    "write_dicom_seg",
+    "write_geojson",
+]

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import torch
+
+from monai_segdiff.cli.check_device import check_device
+
+
+@pytest.mark.parametrize(("available", "expected"), [(False, "cpu"), (True, "cuda")])
+def test_auto_takes_a_gpu_if_there_is_one(available: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert check_device("auto") == expected
+
+
+def test_a_device_that_is_there() -> None:
+    assert check_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:99", "cpu:-2", "mps"])
+def test_a_device_that_is_not(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"--device is {name}, which cannot be used here .*; expected cpu or auto"
+    ) as e:
+        check_device(name)
+    assert "\n" not in str(e.value)

@@ -234,12 +234,16 @@ def test_parts_that_monai_label_takes(hippocampus, volumes, segmented: tuple[Pat
     network.load_state_dict(torch.load(hippocampus.weights, weights_only=True))
     segmentor = DiffusionSegmentor(network, parser.get_parsed_content("inferer")).eval()
     for name in ("oblique", "fine_and_coarse"):
-        data = parser.get_parsed_content("preprocessing")({"image": volumes[name].get_filename()})
+        path = volumes[name].get_filename()
+        # Spacingd of MONAI 1.6.1 takes the path beside an image for its meta data.
+        data = parser.get_parsed_content("pre_transforms")({"image": path, "image_path": path})
         with torch.no_grad():
             data["pred"] = segmentor(data["image"][None])[0]
         labels = np.asarray(parser.get_parsed_content("post_transforms")(data)["pred"])
         assert np.array_equal(labels, np.asarray(nib.load(segmented[0] / f"{name}_seg.nii.gz").dataobj))
-    assert parser["displayable_configs"] == {"result_extension": ".nii.gz", "result_dtype": "uint8"}
+    options = {"num_inference_steps", "num_generations", "seed"}
+    written = {"result_extension": ".nii.gz", "result_dtype": "uint8"}
+    assert parser["displayable_configs"] == {name: f"@{name}" for name in options} | written
 
 
 # data

@@ -190,7 +190,9 @@ def test_parts_that_monai_label_takes(nuclei, pictures: dict[str, np.ndarray], t
     expected = by_hand(nuclei, pictures["a"], segmentor.inferer, network)
     clear = np.abs(expected - 0.5) > 1e-3
     assert np.array_equal(mask.T[clear] == 1, expected[clear] > 0.5)
-    assert parser["displayable_configs"] == {"result_extension": ".png", "result_dtype": "uint8"}
+    options = {"num_inference_steps", "num_generations", "seed"}
+    written = {"result_extension": ".png", "result_dtype": "uint8"}
+    assert parser["displayable_configs"] == {name: f"@{name}" for name in options} | written
 
 
 def test_training_and_inference_prepare_images_alike(nuclei) -> None:

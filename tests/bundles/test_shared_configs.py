@@ -58,7 +58,8 @@ SEGDIFF = {
         imports device ckpt output_dir seed num_workers num_train_timesteps prediction_type num_inference_steps
         num_generations window_mode stop_early compile threshold temperature uncertainty with_uncertainty amp
         network_def network scheduler inferer segmentor dataset dataloader scale_temperature resize_to_picture restore
-        make_mask postprocessing post_transforms displayable_configs handlers evaluator initialize inference#1 inference#2 run
+        make_mask postprocessing post_transforms displayable_configs handlers evaluator initialize inference#1
+        inference#2 run
     """,
 }
 
@@ -297,6 +298,22 @@ def test_training_and_inference_agree(bundle: str) -> None:
         # MONAI Label sets the values of displayable_configs, which are those of the same names until then.
         found = json.loads(json.dumps(inference[name]).replace("@displayable_configs#", "@"))
         assert train[name] == found, name
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+@pytest.mark.parametrize("by", ["command line", "request"])
+def test_options_of_monai_label_reach_the_inferer(bundle: str, by: str) -> None:
+    """A request replaces the values of displayable_configs and parses anew; the command line sets the names on top."""
+    parser = read(bundle, "inference")
+    parser["device"] = "cpu"
+    options = {"num_inference_steps": 2, "num_generations": 4, "seed": 7}
+    shown = parser.get_parsed_content("displayable_configs")
+    assert {name: shown[name] for name in options} == {name: parser[name] for name in options}
+    parser.update(options) if by == "command line" else parser["displayable_configs"].update(options)
+    parser.parse()
+    inferer = parser.get_parsed_content("inferer")
+    found = (len(inferer.scheduler.timesteps), inferer.num_generations, inferer.seed)
+    assert found == tuple(options.values())
 
 
 @pytest.mark.parametrize("bundle", NAMES)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .export_segdiff import export_segdiff
-from .exported_segdiff import ExportedSegDiff
+from .export_network import export_network
+from .exported_network import ExportedNetwork
 
-__all__ = ["ExportedSegDiff", "export_segdiff"]
+__all__ = ["ExportedNetwork", "export_network"]

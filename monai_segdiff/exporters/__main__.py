@@ -16,14 +16,15 @@ from monai.bundle import ConfigParser
 
 from ..exceptions import CheckpointError, ExportError
 from ..handlers import load_weights
-from .export_segdiff import SUFFIXES, export_segdiff
-from .exported_segdiff import sha256
+from .export_network import SUFFIXES, export_network
+from .exported_network import sha256
 
 __all__ = ["main"]
 
 DESCRIPTION = """\
 Export the network of a bundle, with its weights, as two files that need none of this package's code: the image encoder
-and the denoiser. The files are checked against the network before they take the place of an earlier export.
+(with the base segmentor, if there is one) and the denoiser. The files are checked against the network before they take
+the place of an earlier export.
 
 example:
   python -m monai_segdiff.exporters export --bundle bundles/monuseg --format onnx
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load_weights(network, ckpt, _parse(config, "model_settings") if "model_settings" in config else {})
             beside = ckpt.with_suffix(".json")
             settings = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-            written = export_segdiff(
+            written = export_network(
                 network,
                 options.output_dir,
                 format=options.format,
@@ -133,8 +134,8 @@ def _summary(folder: Path, written: dict[str, Any]) -> str:
     lines.append(f"Largest differences from the network: {differences}; tolerance {parity['tolerance']:g}.")
     lines += [
         "Sample with it:",
-        "  from monai_segdiff.exporters import ExportedSegDiff",
-        f"  network = ExportedSegDiff({str(folder)!r})  # the network of a SegDiffInferer",
+        "  from monai_segdiff.exporters import ExportedNetwork",
+        f"  network = ExportedNetwork({str(folder)!r})  # the network of the bundle's inferer",
         "Or load the files alone:",
         *(
             f"  {name} = "

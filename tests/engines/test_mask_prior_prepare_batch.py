@@ -41,7 +41,7 @@ class Oracle(nn.Module):
         super().__init__()
         self.num_classes = K
         self.stride = stride
-        self.embedding = nn.Embedding(states, 1)
+        self.num_states = states
         self.weight = nn.Parameter(torch.ones(()))
         self.calls: list[dict[str, Any]] = []
         self.observed_in_bfloat16: list[bool] = []

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from monai_segdiff import SegDiffUNet
-from monai_segdiff.exporters import ExportedSegDiff
+from monai_segdiff.exporters import ExportedNetwork
 from monai_segdiff.exporters.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ def test_exports_and_tells_how_to_load(bundle: Path, tmp_path: Path, capsys: pyt
     assert (sample, alone) == ("Sample with it:", "Or load the files alone:")
     found: dict[str, Any] = {"torch": torch}
     exec("\n".join(line.strip() for line in (importing, loading, encoder, denoiser)), found)
-    assert isinstance(found["network"], ExportedSegDiff)
+    assert isinstance(found["network"], ExportedNetwork)
     image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found["encoder"](image), found["network"].encode_image(image))
     assert found["denoiser"](image[:, :1], torch.tensor([1]), found["encoder"](image)).shape == (1, 1, 8, 8)
@@ -154,7 +155,7 @@ def full_folder(bundle: Path) -> list[str]:
         (broken_config, "ExportError: {bundle}/configs/inference.json: cannot be read"),
         (no_network, "ExportError: {bundle}/configs/inference.json has no entry network_def"),
         (bad_network, "ExportError: Entry network_def of the configs cannot be built: patch_size must be at least 1"),
-        (other_network, "TypeError: network must be a SegDiffUNet, found Linear"),
+        (other_network, "TypeError: network must be one of ['SegDiffUNet', 'MaskPriorUNet'], found Linear"),
         (no_weights, "CheckpointError: Checkpoint {bundle}/models/model.pt does not exist"),
         (other_weights, "CheckpointError: Checkpoint {bundle}/wide.pt was written for another network"),
         (other_settings, "was trained with prediction_type='epsilon', expected 'sample' as configured"),
@@ -200,9 +201,10 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "python -m monai_segdiff.exporters export --bundle bundles/monuseg --format onnx" in capsys.readouterr().out
 
 
-def test_the_networks_of_the_bundles_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("bundle", sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/paper.json")))
+def test_the_networks_of_the_bundles_are_known(bundle: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As far as the weights, which no test depends on."""
-    configs = ROOT / "bundles" / "monuseg" / "configs"
+    configs = ROOT / "bundles" / bundle / "configs"
     for overrides in ([], ["--config_file", str(configs / "paper.json")]):
         assert main(["export", "--bundle", str(configs.parent), "--ckpt", "none.pt", *overrides]) == 1
         assert capsys.readouterr().err == "CheckpointError: Checkpoint none.pt does not exist.\n"
@@ -219,3 +221,27 @@ def test_in_its_own_process(bundle: Path, tmp_path: Path, any_format: str) -> No
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Wrote export ({any_format}, ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "export"]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("bundle", ["monuseg", "monuseg_ddps", "hippocampus"])
+def test_shipped_weights_segment_alike(bundle: str, tmp_path: Path, any_format: str) -> None:
+    """With the bundle's own inferer, in windows, on a picture or volume that is no multiple of anything."""
+    folder = ROOT / "bundles" / bundle
+    assert main([str(tmp_path / "export"), "--bundle", str(folder), "--format", any_format]) == 0
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    network, inferer = (parser.get_parsed_content(name) for name in ("network_def", "inferer"))
+    network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+    size = (45, 53, 38) if network.spatial_dims == 3 else (150, 131)
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, network.image_channels, *(edge // 8 for edge in size), generator=generator)
+    image = torch.nn.functional.interpolate(coarse, size, mode="trilinear" if len(size) == 3 else "bilinear")
+    expected = inferer(image, network.eval())
+    found = inferer(image, ExportedNetwork(tmp_path / "export"))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    if len(size) == 3:
+        assert torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
+    else:
+        assert torch.equal(found > 0.5, expected > 0.5)

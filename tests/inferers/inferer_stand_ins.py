@@ -125,7 +125,7 @@ class LabelStandIn(StandIn):
     def __init__(self, channels: int = 3, **arguments: Any) -> None:
         super().__init__(channels, **arguments)
         self.num_classes = channels
-        self.embedding = nn.Embedding(channels + 1, 1)
+        self.num_states = channels + 1
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
         assert (x.dtype, x.shape[2:], x.shape[1]) == (torch.int64, image_features.shape[2:], 1)

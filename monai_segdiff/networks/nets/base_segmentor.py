@@ -135,7 +135,7 @@ class BaseSegmentor(nn.Module):
                 f"Expected {type(self.network).__name__} to return one tensor of logits, found "
                 f"{type(logits).__name__}; wrap it in a module that returns the final ones."
             )
-        expected = (len(image), self.num_classes, *image.shape[2:])
+        expected = (image.shape[0], self.num_classes, *image.shape[2:])
         if logits.shape != expected:
             raise ValueError(
                 f"Expected logits of shape {list(expected)} from {type(self.network).__name__}, "

@@ -124,7 +124,8 @@ class MaskPriorUNet(nn.Module):
             width += blocks * (self.image_channels + self.num_classes)
         self.base_channels = width
         self.projection = conv(width, condition_channels, 1)
-        self.embedding = nn.Embedding(num_states or self.num_classes, embedding_channels)
+        self.num_states = num_states or self.num_classes
+        self.embedding = nn.Embedding(self.num_states, embedding_channels)
         self.embedding.weight.requires_grad_(embedding_trainable)
         folded = patch_size**self.spatial_dims
         self.unet = DiffusionModelUNet(
@@ -271,8 +272,8 @@ def check_scheduler(scheduler: CategoricalScheduler, network: MaskPriorUNet) -> 
         raise ValueError(
             f"network has {network.num_classes} classes, expected the scheduler's {scheduler.num_classes}."
         )
-    if network.embedding.num_embeddings < scheduler.num_states:
+    if network.num_states < scheduler.num_states:
         raise ValueError(
-            f"network embeds {network.embedding.num_embeddings} states, expected the scheduler's "
+            f"network embeds {network.num_states} states, expected the scheduler's "
             f"{scheduler.num_states}: give num_states."
         )

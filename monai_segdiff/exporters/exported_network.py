@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -15,19 +16,29 @@ from monai.utils import convert_to_tensor
 from torch import nn
 
 from ..exceptions import ExportError
+from ..networks.nets import MaskPriorUNet, SegDiffUNet
 
-__all__ = ["ExportedSegDiff"]
+__all__ = ["ExportedNetwork"]
 
 SETTINGS_FILE = "export.json"
 # What `torch.export` takes as given of a size, namely that it is not 1, must hold down to the coarsest level.
 MIN_MULTIPLE = 2
+# Attributes of a network that its inferer, or the export of it, reads.
+CONSTANTS: dict[str, tuple[str, ...]] = {
+    SegDiffUNet.__name__: ("spatial_dims", "image_channels", "mask_channels", "feature_stride", "size_divisor"),
+}
+CONSTANTS[MaskPriorUNet.__name__] = (
+    *CONSTANTS[SegDiffUNet.__name__],
+    *("latent_stride", "condition_channels", "num_classes", "num_states"),
+)
 
 
-class ExportedSegDiff(nn.Module):
-    """Encoder and denoiser that :func:`~monai_segdiff.exporters.export_segdiff` wrote, as a network to sample with.
+class ExportedNetwork(nn.Module):
+    """Encoder and denoiser that :func:`~monai_segdiff.exporters.export_network` wrote, as a network to sample with.
 
-    It serves as the ``network`` of :class:`~monai_segdiff.SegDiffInferer`, but not with its ``compile``. It computes on
-    the CPU and without gradients; input from elsewhere is brought there, and the result back. It has no parameters.
+    It serves as the ``network`` of :class:`~monai_segdiff.SegDiffInferer`, but not with its ``compile``, or of
+    :class:`~monai_segdiff.MaskPriorInferer`: of the one that the network was for. It computes on the CPU and without
+    gradients; input from elsewhere is brought there, and the result back. It has no parameters.
 
     Load only exports that you trust: the checksums tell damage, not intent.
 
@@ -39,9 +50,17 @@ class ExportedSegDiff(nn.Module):
         ImportError: the packages that run the format are not installed.
 
     Example:
-        >>> network = ExportedSegDiff("export")  # doctest: +SKIP
+        >>> network = ExportedNetwork("export")  # doctest: +SKIP
         >>> probability = SegDiffInferer(scheduler, roi_size=256)(image, network)  # doctest: +SKIP
     """
+
+    spatial_dims: int
+    image_channels: int
+    mask_channels: int
+    feature_stride: int
+    size_divisor: int
+    latent_stride: int = 1
+    num_states: int | None = None  # of a mask prior
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
@@ -49,11 +68,12 @@ class ExportedSegDiff(nn.Module):
         self.settings = _read_settings(folder)
         for name, expected in self.settings["sha256"].items():
             _verify(folder / name, expected)
-        self.spatial_dims: int = self.settings["spatial_dims"]
-        self.image_channels: int = self.settings["image_channels"]
-        self.mask_channels: int = self.settings["mask_channels"]
-        self.feature_stride: int = self.settings["feature_stride"]
-        self.size_divisor: int = self.settings["size_divisor"]
+        constants = self.settings["network"]
+        for name in CONSTANTS[constants["class"]]:
+            setattr(self, name, constants[name])
+        if constants["class"] == MaskPriorUNet.__name__:  # what its inferer asks for beside, and needs no weights
+            for method in (MaskPriorUNet.base_logits, MaskPriorUNet.to_latent, MaskPriorUNet.upsample):
+                setattr(self, method.__name__, MethodType(method, self))
         self.feature_channels: int = self.settings["feature_channels"]
         load = {"torch_export": _load_torch_export, "onnx": _load_onnx}.get(self.settings["format"])
         if load is None:
@@ -79,35 +99,43 @@ class ExportedSegDiff(nn.Module):
         return self._encode(_plain(image)).to(image.device)
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
-        """Predict what the scheduler's ``prediction_type`` says (noise, clean mask or velocity).
+        """Predict what the network was trained to: noise, clean mask or velocity, or the logits of clean labels.
 
         Args:
-            x: noisy mask ``[B, mask_channels, *spatial]``.
+            x: noisy mask ``[B, mask_channels, *spatial]``; of a mask prior, noisy labels
+                ``[B, 1, *(spatial / latent_stride)]`` in 0..num_states - 1.
             timesteps: one whole number for the batch, shape ``(1,)``, 0 the cleanest.
             image_features: result of :meth:`encode_image`.
 
         Returns:
-            ``[B, mask_channels, *spatial]``, float32.
+            ``[B, mask_channels, *spatial]`` or ``[B, mask_channels, *(spatial / latent_stride)]``, float32.
 
         Raises:
-            ValueError: wrong shapes, or timesteps that are not one whole number.
+            ValueError: wrong shapes, timesteps that are not one whole number, or labels that the network does not know.
         """
-        self._check("x", x, self.mask_channels)
-        expected = [len(x), self.feature_channels, *(size // self.feature_stride for size in x.shape[2:])]
+        self._check("x", x, self.mask_channels if self.num_states is None else 1, self.latent_stride)
+        sizes = [size * self.latent_stride // self.feature_stride for size in x.shape[2:]]
+        expected = [len(x), self.feature_channels, *sizes]
         if list(image_features.shape) != expected:
             raise ValueError(f"image_features must have shape {expected}, found {list(image_features.shape)}.")
         timesteps = convert_to_tensor(timesteps, device="cpu", track_meta=False)
         if timesteps.shape != (1,) or timesteps != timesteps.long():
             raise ValueError(f"timesteps must be one whole number of shape [1], found {timesteps.tolist()}.")
-        return self._denoise(_plain(x), timesteps.long(), _plain(image_features)).to(x.device)
+        plain = _plain(x)
+        if self.num_states is not None:
+            labels = plain.long()
+            if not (torch.equal(labels.float(), plain) and labels.min() >= 0 and labels.max() < self.num_states):
+                raise ValueError(f"x must hold labels 0..{self.num_states - 1}, found {plain.unique()[:9].tolist()}.")
+            plain = labels
+        return self._denoise(plain, timesteps.long(), _plain(image_features)).to(x.device)
 
-    def _check(self, name: str, tensor: torch.Tensor, channels: int) -> None:
+    def _check(self, name: str, tensor: torch.Tensor, channels: int, stride: int = 1) -> None:
         if tensor.ndim != self.spatial_dims + 2 or tensor.shape[1] != channels:
             raise ValueError(
                 f"{name} must have shape [B, {channels}, {self.spatial_dims} spatial sizes], "
                 f"found {list(tensor.shape)}."
             )
-        check_sizes(f"Spatial sizes of {name}", list(tensor.shape[2:]), self.size_divisor)
+        check_sizes(f"Spatial sizes of {name}", list(tensor.shape[2:]), self.size_divisor // stride)
 
 
 def check_sizes(name: str, sizes: list[int], divisor: int) -> None:
@@ -152,10 +180,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{folder} holds no export: {path} does not exist.") from error
     except (OSError, ValueError) as error:
         raise ExportError(f"{path}: the settings of the export cannot be read: {error}") from error
-    if not isinstance(settings, dict) or not {"format", "sha256", "encoder", "denoiser"} <= settings.keys():
-        raise ExportError(f"{path} is not the settings of an export.")
-    if "feature_stride" not in settings:
-        raise ExportError(f"{path} has no 'feature_stride': an older version wrote this export; export it again.")
+    known = isinstance(settings, dict) and {"format", "sha256", "network", "encoder", "denoiser"} <= settings.keys()
+    if not known or settings["network"].get("class") not in CONSTANTS:
+        raise ExportError(f"{path} is not the settings of an export, or another version wrote it: export again.")
     return settings
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from monai_segdiff import SegDiffUNet
+from monai_segdiff import MaskPriorUNet, SegDiffUNet
 from monai_segdiff.exceptions import ExportError
-from monai_segdiff.exporters import export_segdiff
+from monai_segdiff.exporters import export_network
 
 Tiny = Callable[..., SegDiffUNet]
 
@@ -48,14 +48,17 @@ def runners(folder: Path, written: dict[str, Any]) -> list[Callable[..., torch.T
     return [session(path) for path in paths]
 
 
-def check_files(network: SegDiffUNet, folder: Path, written: dict[str, Any]) -> None:
+def check_files(network: SegDiffUNet | MaskPriorUNet, folder: Path, written: dict[str, Any]) -> None:
     """Compare at batches, sizes and timesteps that the export itself did not try."""
     encode, denoise = runners(folder, written)
     generator = torch.Generator().manual_seed(1)
     for batch, multiples in ((1, (2, 2, 2)), (1, (4, 3, 2)), (5, (3, 6, 2))):
         size = [multiple * network.size_divisor for multiple in multiples[: network.spatial_dims]]
         image = torch.randn(batch, network.image_channels, *size, generator=generator)
-        x = torch.randn(batch, network.mask_channels, *size, generator=generator)
+        if isinstance(network, MaskPriorUNet):
+            x = network.to_latent(torch.randint(network.num_states, (batch, 1, *size), generator=generator))
+        else:
+            x = torch.randn(batch, network.mask_channels, *size, generator=generator)
         with torch.no_grad():
             features = network.encode_image(image)
             torch.testing.assert_close(encode(image), features, atol=1e-5, rtol=0)
@@ -95,16 +98,60 @@ def test_torch_export_computes_what_the_network_does(
     tiny: Tiny, tmp_path: Path, changes: dict[str, Any], roi_size: Any, traced: tuple[int, ...]
 ) -> None:
     network = tiny(**changes)
-    written = export_segdiff(network, tmp_path / "export", roi_size=roi_size)
+    written = export_network(network, tmp_path / "export", roi_size=roi_size)
     one, other = (tuple(shape[2:]) for shape in written["parity"]["image_shapes"])
     assert one == traced
     assert all(least != size for least, size in zip(other, one, strict=True))
     check_files(network, tmp_path / "export", written)
 
 
+# What `export.json` says of a mask prior, by spatial dimensions.
+PRIORS = {
+    2: {
+        "constants": {"feature_stride": 4, "size_divisor": 4, "latent_stride": 2, "num_states": 4},
+        "image": ["batch", 2, "4*size_0", "4*size_1"],
+        "features": ["batch", 5 + 3 * 4**2, "size_0", "size_1"],
+        "x": ["batch", 1, "2*size_0", "2*size_1"],
+        "output": ["batch", 3, "2*size_0", "2*size_1"],
+    },
+    3: {
+        "constants": {"feature_stride": 2, "size_divisor": 2, "latent_stride": 1, "num_states": 3},
+        "image": ["batch", 2, "2*size_0", "2*size_1", "2*size_2"],
+        "features": ["batch", 5 + 3 * 2**3, "size_0", "size_1", "size_2"],
+        "x": ["batch", 1, "2*size_0", "2*size_1", "2*size_2"],
+        "output": ["batch", 3, "2*size_0", "2*size_1", "2*size_2"],
+    },
+}
+
+
+def test_mask_priors(exported_prior: tuple[MaskPriorUNet, Path]) -> None:
+    network, folder = exported_prior
+    written = json.loads((folder / "export.json").read_text())
+    check_files(network, folder, written)
+    expected: dict[str, Any] = PRIORS[network.spatial_dims]
+    assert written["network"] == expected["constants"] | {
+        "class": "MaskPriorUNet",
+        "spatial_dims": network.spatial_dims,
+        "image_channels": 2,
+        "mask_channels": 3,
+        "condition_channels": 5,
+        "num_classes": 3,
+    }
+    inputs = {"x": expected["x"], "timesteps": [1], "image_features": expected["features"]}
+    assert written["encoder"]["inputs"] == {"image": expected["image"]}
+    assert written["encoder"]["outputs"] == {"image_features": expected["features"]}
+    assert (written["denoiser"]["inputs"], written["denoiser"]["outputs"]) == (inputs, {"output": expected["output"]})
+    if written["format"] == "torch_export":
+        encoder, denoiser = (
+            set(torch.export.load(folder / f"{part}.pt2").state_dict) for part in ("encoder", "denoiser")
+        )
+        assert encoder | denoiser == {f"network.{name}" for name in network.state_dict()}
+        assert not encoder & denoiser
+
+
 def test_volume_as_onnx(tiny: Tiny, tmp_path: Path, onnx_format: str) -> None:
     network = tiny(3, **FLAT, patch_size=2, mask_channels=2)
-    check_files(network, tmp_path / "export", export_segdiff(network, tmp_path / "export", format=onnx_format))
+    check_files(network, tmp_path / "export", export_network(network, tmp_path / "export", format=onnx_format))
 
 
 def test_both_formats(network: SegDiffUNet, exported: Path) -> None:
@@ -131,12 +178,15 @@ def test_both_formats(network: SegDiffUNet, exported: Path) -> None:
         "inputs": {"x": mask, "timesteps": [1], "image_features": features},
         "outputs": {"output": mask},
     }
-    assert {name: written[name] for name in ("spatial_dims", "image_channels", "mask_channels")} == {
+    assert written["network"] == {
+        "class": "SegDiffUNet",
         "spatial_dims": 2,
         "image_channels": 3,
         "mask_channels": 1,
+        "feature_stride": 2,
+        "size_divisor": 4,
     }
-    assert (written["feature_stride"], written["size_divisor"], written["feature_channels"]) == (2, 4, 8)
+    assert written["feature_channels"] == 8
     assert written["weights"] == {"prediction_type": "sample"}
     parity = written["parity"]
     assert parity["tolerance"] == 1e-4
@@ -172,7 +222,7 @@ def test_the_network_and_the_process_are_left_alone(
     network.unet.requires_grad_(False)
     before = copy.deepcopy(network)
     random, threads = torch.get_rng_state(), torch.get_num_threads()
-    written = export_segdiff(nn.DataParallel(network), tmp_path / "export")
+    written = export_network(nn.DataParallel(network), tmp_path / "export")
     assert torch.equal(torch.get_rng_state(), random)
     assert (torch.get_num_threads(), torch.is_grad_enabled()) == (threads, True)
     assert capfd.readouterr() == ("", "")
@@ -239,7 +289,7 @@ def test_a_failed_export_leaves_the_earlier_one_and_nothing_else(
     network = tiny(**FLAT)
     change(network)
     with pytest.raises(ExportError, match=message):
-        export_segdiff(network, folder)
+        export_network(network, folder)
     assert content(folder) == {"encoder.pt2": b"earlier"}
     assert names(tmp_path) == ["export"]
 
@@ -260,16 +310,16 @@ def test_a_good_export_takes_the_place_of_an_earlier_one(tiny: Tiny, tmp_path: P
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", fail_for_the_new)
         with pytest.raises(PermissionError, match="busy"):
-            export_segdiff(network, folder)
+            export_network(network, folder)
     assert (content(folder), names(tmp_path)) == (old, ["export"])
-    export_segdiff(network, folder)
+    export_network(network, folder)
     assert (names(folder), names(tmp_path)) == (["denoiser.pt2", "encoder.pt2", "export.json"], ["export"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"network": nn.Conv2d(3, 1, 1)}, TypeError, "network must be a SegDiffUNet, found Conv2d"),
+        ({"network": nn.Conv2d(3, 1, 1)}, TypeError, r"one of \['SegDiffUNet', 'MaskPriorUNet'\], found Conv2d"),
         ({"format": "torchscript"}, ValueError, r"one of \['torch_export', 'onnx'\], found 'torchscript'"),
         ({"tolerance": -1e-4}, ValueError, "tolerance must be at least 0, found -0.0001"),
         ({"tolerance": float("nan")}, ValueError, "tolerance must be at least 0, found nan"),
@@ -284,7 +334,7 @@ def test_bad_arguments(
     network: SegDiffUNet, tmp_path: Path, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        export_segdiff(**({"network": network, "output_dir": tmp_path / "export"} | arguments))
+        export_network(**({"network": network, "output_dir": tmp_path / "export"} | arguments))
     assert names(tmp_path) == []
 
 
@@ -304,7 +354,7 @@ def test_other_content_is_never_replaced(
 ) -> None:
     make(tmp_path / "export")
     with pytest.raises(ExportError, match=message) as caught:
-        export_segdiff(network, tmp_path / "export")
+        export_network(network, tmp_path / "export")
     assert str(tmp_path / "export") in str(caught.value)
     assert names(tmp_path) == ["export"]
 
@@ -313,5 +363,5 @@ def test_missing_packages_are_named(network: SegDiffUNet, tmp_path: Path, monkey
     for name in ("onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"onnxscript, onnxruntime: pip install 'monai_segdiff\[export\]'"):
-        export_segdiff(network, tmp_path / "export", format="onnx")
+        export_network(network, tmp_path / "export", format="onnx")
     assert names(tmp_path) == []

@@ -15,22 +15,37 @@ from typing import Any
 import torch
 from monai.utils import ensure_tuple
 from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
 from ..exceptions import ExportError
-from ..networks.nets import SegDiffUNet
-from .exported_segdiff import MIN_MULTIPLE, SETTINGS_FILE, ExportedSegDiff, check_packages, check_sizes, sha256
+from ..networks.nets import MaskPriorUNet, SegDiffUNet
+from .exported_network import (
+    CONSTANTS,
+    MIN_MULTIPLE,
+    SETTINGS_FILE,
+    ExportedNetwork,
+    check_packages,
+    check_sizes,
+    sha256,
+)
+from .onnx_file import write_onnx
 
-__all__ = ["export_segdiff"]
+__all__ = ["export_network"]
 
+Network = SegDiffUNet | MaskPriorUNet
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
 PARTS = ("encoder", "denoiser")
+# What of a network its encoder, and its denoiser, can do without.
+UNUSED: dict[type[nn.Module], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    SegDiffUNet: (("unet", "mask_encoder"), ("image_encoder", "image_projection")),
+    MaskPriorUNet: (("unet", "embedding", "classifier"), ("base", "projection")),
+}
 # All that an export may hold; the weights of an ONNX file above 2 GB stand beside it.
 FILES = {SETTINGS_FILE, *(f"{part}{suffix}" for part in PARTS for suffix in (*SUFFIXES.values(), ".onnx.data"))}
 TIMESTEPS = (0, 7, 99, 999)
 
 
-def export_segdiff(
+def export_network(
     network: nn.Module,
     output_dir: str | Path,
     format: str = "torch_export",
@@ -42,15 +57,17 @@ def export_segdiff(
 
     ``encoder`` maps ``image`` to ``image_features``; ``denoiser`` maps ``x``, ``timesteps`` of shape ``(1,)`` and
     ``image_features`` to ``output``. In both formats the batch may have any size, and each spatial size may be any
-    multiple of ``network.size_divisor`` from twice that on. The sampling loop stays outside: use
-    :class:`~monai_segdiff.exporters.ExportedSegDiff` as the network of :class:`~monai_segdiff.SegDiffInferer`.
+    multiple of ``network.size_divisor`` from twice that on. The base of a mask prior is in the encoder, whose result
+    holds its logits as well. The sampling loop stays outside: :class:`~monai_segdiff.exporters.ExportedNetwork` is the
+    network that the inferers call.
 
     The written files are loaded again and run at two batch sizes, two sizes and several timesteps. Only if all is well
     do they take the place of an earlier export. The network is copied and left as it is; the export is for inference in
     float32 on the CPU, whatever the network's mode, precision, memory format and device.
 
     Args:
-        network: a :class:`~monai_segdiff.SegDiffUNet`, plain or wrapped for distributed training.
+        network: a :class:`~monai_segdiff.SegDiffUNet` or :class:`~monai_segdiff.MaskPriorUNet`, plain or wrapped for
+            distributed training.
         output_dir: folder to write: new, empty, or that of an earlier export. It will hold ``export.json`` and
             ``encoder`` and ``denoiser`` with the suffix ``.pt2`` or ``.onnx``.
         format: ``"torch_export"`` or ``"onnx"``. ONNX needs ``pip install 'monai_segdiff[export]'``.
@@ -71,37 +88,38 @@ def export_segdiff(
         ValueError: an unknown format, a negative tolerance, or a size that the network cannot be exported at.
 
     Example:
-        >>> export_segdiff(network, "export", format="onnx", roi_size=256)["parity"]  # doctest: +SKIP
+        >>> export_network(network, "export", format="onnx", roi_size=256)["parity"]  # doctest: +SKIP
     """
-    network = getattr(network, "module", network)
-    if not isinstance(network, SegDiffUNet):
-        raise TypeError(f"network must be a SegDiffUNet, found {type(network).__name__}.")
+    inner: Any = getattr(network, "module", network)
+    kind = next((kind for kind in UNUSED if isinstance(inner, kind)), None)
+    if kind is None:
+        raise TypeError(f"network must be one of {[kind.__name__ for kind in UNUSED]}, found {type(inner).__name__}.")
     if format not in SUFFIXES:
         raise ValueError(f"format must be one of {list(SUFFIXES)}, found {format!r}.")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, found {tolerance}.")
-    sizes = list(ensure_tuple(4 * network.size_divisor if roi_size is None else roi_size))
-    sizes = sizes * network.spatial_dims if len(sizes) == 1 else sizes
-    if len(sizes) != network.spatial_dims:
-        raise ValueError(f"roi_size must have {network.spatial_dims} sizes, found {sizes}.")
-    check_sizes("roi_size", sizes, network.size_divisor)
+    sizes = list(ensure_tuple(4 * inner.size_divisor if roi_size is None else roi_size))
+    sizes = sizes * inner.spatial_dims if len(sizes) == 1 else sizes
+    if len(sizes) != inner.spatial_dims:
+        raise ValueError(f"roi_size must have {inner.spatial_dims} sizes, found {sizes}.")
+    check_sizes("roi_size", sizes, inner.size_divisor)
     if format == "onnx":
         check_packages("onnx", "onnxscript", "onnxruntime")
     folder = Path(output_dir).resolve()
     _check_folder(folder)
 
-    network = copy.deepcopy(network).to("cpu", torch.float32).eval()
-    for parameter in network.parameters():
+    inner = copy.deepcopy(inner).to("cpu", torch.float32).eval()
+    for parameter in inner.parameters():
         parameter.data = parameter.data.contiguous()
     temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
-        written = _write_parts(network, temporary, format, sizes)
-        written |= {name: getattr(network, name) for name in ("spatial_dims", "image_channels", "mask_channels")}
-        written |= {name: getattr(network, name) for name in ("feature_stride", "size_divisor")}
+        written = _write_parts(inner, UNUSED[kind], temporary, format, sizes)
+        written["network"] = {"class": kind.__name__}
+        written["network"] |= {name: getattr(inner, name) for name in CONSTANTS[kind.__name__]}
         written |= {"sha256": {path.name: sha256(path) for path in sorted(temporary.iterdir())}}
         _write_settings(temporary, written)
-        written["parity"] = _check_parity(network, ExportedSegDiff(temporary), sizes, tolerance)
+        written["parity"] = _check_parity(inner, ExportedNetwork(temporary), sizes, tolerance)
         written["weights"] = dict(settings or {})
         _write_settings(temporary, written)
         _replace_folder(temporary, folder)
@@ -111,24 +129,24 @@ def export_segdiff(
 
 
 class _Encoder(nn.Module):
-    def __init__(self, network: SegDiffUNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = _without(network, "unet", "mask_encoder")
+        self.network = network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.network.encode_image(image)
 
 
 class _Denoiser(nn.Module):
-    def __init__(self, network: SegDiffUNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = _without(network, "image_encoder", "image_projection")
+        self.network = network
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
         return self.network(x, timesteps, image_features=image_features)
 
 
-def _without(network: SegDiffUNet, *names: str) -> SegDiffUNet:
+def _without(network: Network, names: Sequence[str]) -> Network:
     """Copy a network without some parts, whose weights would be written although unused; the others are shared."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     part = copy.deepcopy(network, shared)
@@ -137,40 +155,53 @@ def _without(network: SegDiffUNet, *names: str) -> SegDiffUNet:
     return part
 
 
-def _write_parts(network: SegDiffUNet, folder: Path, format: str, roi_size: list[int]) -> dict[str, Any]:
+def _random_x(network: Network, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return what the denoiser may be given for an image."""
+    if isinstance(network, SegDiffUNet):
+        return torch.randn(len(image), network.mask_channels, *image.shape[2:], generator=generator)
+    sizes = [size // network.latent_stride for size in image.shape[2:]]
+    return torch.randint(network.num_states, (len(image), 1, *sizes), generator=generator)
+
+
+def _write_parts(
+    network: Network, unused: Sequence[Sequence[str]], folder: Path, format: str, roi_size: list[int]
+) -> dict[str, Any]:
     """Write encoder and denoiser; return what ``export.json`` says of them."""
     batch = Dim("batch", min=1)
     sizes = [Dim(f"size_{i}", min=MIN_MULTIPLE) for i in range(network.spatial_dims)]
-    divisor = network.size_divisor
-    fine = {0: batch} | {2 + i: divisor * size for i, size in enumerate(sizes)}
-    coarse = {0: batch} | {2 + i: divisor // network.feature_stride * size for i, size in enumerate(sizes)}
-    axes = {"image": fine, "x": fine, "timesteps": {}, "image_features": coarse, "output": fine}
-    examples = {
-        "image": torch.zeros(2, network.image_channels, *roi_size),
-        "x": torch.zeros(2, network.mask_channels, *roi_size),
-        "timesteps": torch.zeros(1, dtype=torch.int64),
-        "output": torch.zeros(2, network.mask_channels, *roi_size),
-    }
-    with torch.no_grad():
-        examples["image_features"] = network.encode_image(examples["image"])
 
+    def axes(stride: int) -> dict[int, Any]:
+        return {0: batch} | {2 + i: network.size_divisor // stride * size for i, size in enumerate(sizes)}
+
+    image = torch.zeros(2, network.image_channels, *roi_size)
+    x = _random_x(network, image, torch.Generator())
+    with torch.no_grad():
+        features = network.encode_image(image)
+    latent = axes(getattr(network, "latent_stride", 1))
+    tensors = {
+        "image": (image, axes(1)),
+        "x": (x, latent),
+        "timesteps": (torch.zeros(1, dtype=torch.int64), {}),
+        "image_features": (features, axes(network.feature_stride)),
+        "output": (torch.empty(2, network.mask_channels, *x.shape[2:]), latent),
+    }
     written: dict[str, Any] = {"format": format, "torch_version": torch.__version__}
     for part, module, inputs, output in (
-        ("encoder", _Encoder(network), ["image"], "image_features"),
-        ("denoiser", _Denoiser(network), ["x", "timesteps", "image_features"], "output"),
+        ("encoder", _Encoder(_without(network, unused[0])), ["image"], "image_features"),
+        ("denoiser", _Denoiser(_without(network, unused[1])), ["x", "timesteps", "image_features"], "output"),
     ):
         path = folder / f"{part}{SUFFIXES[format]}"
-        shapes = {name: _shape(examples[name], axes[name]) for name in (*inputs, output)}
+        shapes = {name: _shape(*tensors[name]) for name in (*inputs, output)}
         try:
             with torch.no_grad():
                 program = torch.export.export(
                     module.eval(),
-                    tuple(examples[name] for name in inputs),
-                    dynamic_shapes={name: axes[name] for name in inputs},
+                    tuple(tensors[name][0] for name in inputs),
+                    dynamic_shapes={name: tensors[name][1] for name in inputs},
                     strict=False,
                 )
             if format == "onnx":
-                written["opset_version"] = _write_onnx(program, path, shapes, output)
+                written["opset_version"] = write_onnx(program, path, shapes, output)
             else:
                 torch.export.save(program, path)
         except Exception as error:  # the exporters raise many types
@@ -180,30 +211,14 @@ def _write_parts(network: SegDiffUNet, folder: Path, format: str, roi_size: list
             "inputs": {name: shapes[name] for name in inputs},
             "outputs": {output: shapes[output]},
         }
-    return written | {"feature_channels": examples["image_features"].shape[1]}
-
-
-def _write_onnx(program: ExportedProgram, path: Path, shapes: dict[str, list[int | str]], output: str) -> int:
-    """Write a program as ONNX; return the version of the operator set."""
-    from onnxscript import ir
-
-    inputs = [name for name in shapes if name != output]
-    converted = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=[output])
-    assert converted is not None
-    graph = converted.model.graph
-    for value, shape in zip((*graph.inputs, *graph.outputs), shapes.values(), strict=True):
-        value.shape = ir.Shape(shape)  # the conversion drops the names of the sizes
-    converted.save(path)
-    return converted.model.opset_imports[""]
+    return written | {"feature_channels": features.shape[1]}
 
 
 def _shape(example: torch.Tensor, axes: dict[int, Any]) -> list[int | str]:
     return [axes[axis].__name__ if axis in axes else size for axis, size in enumerate(example.shape)]
 
 
-def _check_parity(
-    network: SegDiffUNet, exported: ExportedSegDiff, roi_size: list[int], tolerance: float
-) -> dict[str, Any]:
+def _check_parity(network: Network, exported: ExportedNetwork, roi_size: list[int], tolerance: float) -> dict[str, Any]:
     """Compare the written files with the network on random input; return what ``export.json`` says of it."""
     divisor = network.size_divisor
     # Small, of unequal sides, and along no axis the size that was traced.
@@ -228,7 +243,7 @@ def _check_parity(
             features = network.encode_image(image)
         compare("image_features", exported.encode_image(image), features)
         for timestep in TIMESTEPS:
-            x = torch.randn(shape[0], network.mask_channels, *shape[2:], generator=generator)
+            x = _random_x(network, image, generator)
             timesteps = torch.tensor([timestep])
             with torch.no_grad():
                 output = network(x, timesteps, image_features=features)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -15,15 +16,27 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from monai_segdiff import RespacedDDPMScheduler, SegDiffInferer, SegDiffUNet
+from monai_segdiff import (
+    CategoricalScheduler,
+    MaskPriorInferer,
+    MaskPriorUNet,
+    RespacedDDPMScheduler,
+    SegDiffInferer,
+    SegDiffUNet,
+)
 from monai_segdiff.exceptions import ExportError
-from monai_segdiff.exporters import ExportedSegDiff
+from monai_segdiff.exporters import ExportedNetwork
 
 
 def inferer(**changes: Any) -> SegDiffInferer:
     scheduler = RespacedDDPMScheduler(100, prediction_type="sample", clip_sample=True)
     arguments: dict[str, Any] = {"num_inference_steps": 3, "num_generations": 2, "roi_size": 16, "max_batch": 3}
     return SegDiffInferer(scheduler, **(arguments | changes))
+
+
+def prior_inferer(num_classes: int = 3, **changes: Any) -> MaskPriorInferer:
+    arguments: dict[str, Any] = {"num_inference_steps": 3, "num_generations": 2, "roi_size": 16, "max_batch": 3}
+    return MaskPriorInferer(CategoricalScheduler(num_classes), **(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,7 @@ def image() -> torch.Tensor:
 
 @pytest.mark.parametrize("roi_size", [16, None])
 def test_samples_what_the_network_samples(
-    network: SegDiffUNet, loaded: ExportedSegDiff, image: torch.Tensor, roi_size: int | None
+    network: SegDiffUNet, loaded: ExportedNetwork, image: torch.Tensor, roi_size: int | None
 ) -> None:
     sampler = inferer(roi_size=roi_size)
     expected = sampler.generations(image, network)
@@ -41,11 +54,75 @@ def test_samples_what_the_network_samples(
     torch.testing.assert_close(sampler.generations(image, loaded), expected, atol=1e-4, rtol=0)
 
 
-def test_same_bits_for_any_other_images_in_the_batch(loaded: ExportedSegDiff, image: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"base_weight": 0.5, "include_background": False},
+        {"start": "base_prediction"},
+        {"num_inference_steps": 0},  # the base alone
+    ],
+    ids=str,
+)
+def test_refines_what_the_mask_prior_refines(
+    exported_prior: tuple[MaskPriorUNet, Path], sampling: dict[str, Any]
+) -> None:
+    network, folder = exported_prior
+    sampler = prior_inferer(roi_size=8, **sampling)
+    image = torch.randn(2, 2, *(12, 16, 6)[: network.spatial_dims], generator=torch.Generator().manual_seed(1))
+    found = sampler.generations(image, nn.DataParallel(ExportedNetwork(folder)))
+    expected = sampler.generations(image, network)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert torch.equal(found.argmax(dim=2), expected.argmax(dim=2))
+
+
+def test_refuses_the_other_inferer(torch_loaded: ExportedNetwork, torch_prior: ExportedNetwork) -> None:
+    with pytest.raises(TypeError, match="network must be a MaskPriorUNet"):
+        prior_inferer()(torch.zeros(1, 3, 16, 16), torch_loaded)
+    with pytest.raises(TypeError, match="use MaskPriorInferer"):
+        inferer()(torch.zeros(1, 2, 16, 16), torch_prior)
+
+
+def test_refuses_schedulers_of_other_classes(torch_prior: ExportedNetwork) -> None:
+    with pytest.raises(ValueError, match="network has 3 classes, expected the scheduler's 2"):
+        prior_inferer(2)(torch.zeros(1, 2, 16, 16), torch_prior)
+
+
+def test_copies_work_alone(torch_prior: ExportedNetwork) -> None:
+    copied = copy.deepcopy(torch_prior)
+    assert copied.base_logits.__self__ is copied  # type: ignore[union-attr]
+
+
+def test_labels_of_any_type(torch_prior: ExportedNetwork) -> None:
+    features = torch_prior.encode_image(torch.zeros(1, 2, 8, 16))
+    x = torch.randint(4, (1, 1, 8, 16), generator=torch.Generator().manual_seed(0))
+    expected = torch_prior(x, torch.tensor([7]), features)
+    assert torch.equal(torch_prior(MetaTensor(x).float(), torch.tensor([7]), features), expected)
+    assert torch.equal(torch_prior(x.to(torch.uint8), torch.tensor([7]), features), expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.full((1, 1, 8, 16), 4), r"x must hold labels 0\.\.3, found \[4\.0\]"),
+        (torch.full((1, 1, 8, 16), -1), r"x must hold labels 0\.\.3, found \[-1\.0\]"),
+        (torch.full((1, 1, 8, 16), 0.5), r"x must hold labels 0\.\.3, found \[0\.5\]"),
+        (torch.full((1, 1, 8, 16), float("nan")), r"x must hold labels 0\.\.3, found \[nan"),
+        (torch.zeros(1, 3, 8, 16), r"x must have shape \[B, 1, 2 spatial sizes\], found \[1, 3, 8, 16\]"),
+        (torch.zeros(1, 1, 8, 17), r"multiples of 2, at least 4, found \[8, 17\]; \[8, 18\] would do"),
+        (torch.zeros(1, 1, 16, 16), r"image_features must have shape \[1, 17, 8, 8\], found \[1, 17, 4, 8\]"),
+    ],
+)
+def test_bad_labels(torch_prior: ExportedNetwork, x: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        torch_prior(x, torch.tensor([7]), torch.zeros(1, 17, 4, 8))
+
+
+def test_same_bits_for_any_other_images_in_the_batch(loaded: ExportedNetwork, image: torch.Tensor) -> None:
     assert torch.equal(inferer()(image, nn.DataParallel(loaded))[1:], inferer()(image[1:], loaded))
 
 
-def test_serves_as_the_network_of_an_engine(network: SegDiffUNet, loaded: ExportedSegDiff, image: torch.Tensor) -> None:
+def test_serves_as_the_network_of_an_engine(network: SegDiffUNet, loaded: ExportedNetwork, image: torch.Tensor) -> None:
     assert list(loaded.state_dict()) == []
     engine = SupervisedEvaluator(
         device=torch.device("cpu"),
@@ -59,7 +136,7 @@ def test_serves_as_the_network_of_an_engine(network: SegDiffUNet, loaded: Export
 
 
 @torch.no_grad()
-def test_autocast(network: SegDiffUNet, loaded: ExportedSegDiff, image: torch.Tensor) -> None:
+def test_autocast(network: SegDiffUNet, loaded: ExportedNetwork, image: torch.Tensor) -> None:
     x, timesteps, expected = torch.cat([image[:, :1]] * 2), torch.tensor([7]), torch.cat([image] * 2)
     expected = network(x, timesteps, context=expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -69,7 +146,7 @@ def test_autocast(network: SegDiffUNet, loaded: ExportedSegDiff, image: torch.Te
     torch.testing.assert_close(output.float(), expected, atol=0.1 * float(expected.abs().max()), rtol=0)
 
 
-def test_any_type_and_layout(loaded: ExportedSegDiff, image: torch.Tensor) -> None:
+def test_any_type_and_layout(loaded: ExportedNetwork, image: torch.Tensor) -> None:
     x = image[:, :1]
     features = loaded.encode_image(image.clone().requires_grad_())
     assert (features.requires_grad, features.dtype) == (False, torch.float32)
@@ -92,7 +169,7 @@ def test_any_type_and_layout(loaded: ExportedSegDiff, image: torch.Tensor) -> No
         ((1, 3, 0, 16), r"found \[0, 16\]; \[8, 16\] would do"),
     ],
 )
-def test_bad_images(torch_loaded: ExportedSegDiff, image: tuple[int, ...], message: str) -> None:
+def test_bad_images(torch_loaded: ExportedNetwork, image: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         torch_loaded.encode_image(torch.zeros(image))
 
@@ -109,7 +186,7 @@ def test_bad_images(torch_loaded: ExportedSegDiff, image: tuple[int, ...], messa
         ({"timesteps": torch.tensor([5.5])}, r"of shape \[1\], found \[5\.5\]"),
     ],
 )
-def test_bad_input(torch_loaded: ExportedSegDiff, changes: dict[str, torch.Tensor], message: str) -> None:
+def test_bad_input(torch_loaded: ExportedNetwork, changes: dict[str, torch.Tensor], message: str) -> None:
     given = {"x": torch.zeros(2, 1, 16, 16), "timesteps": torch.tensor([5]), "image_features": torch.zeros(2, 8, 8, 8)}
     with pytest.raises(ValueError, match=message):
         torch_loaded(**(given | changes))
@@ -148,10 +225,8 @@ def listed_settings(folder: Path) -> Path:
     return folder / "export.json"
 
 
-def older_settings(folder: Path) -> Path:
-    settings = json.loads((folder / "export.json").read_text())
-    settings["patch_size"] = settings.pop("feature_stride")
-    (folder / "export.json").write_text(json.dumps(settings))
+def unknown_network(folder: Path) -> Path:
+    change(folder, network={"class": "UNet"})
     return folder / "export.json"
 
 
@@ -201,7 +276,7 @@ def change(folder: Path, **changes: Any) -> None:
         (binary_settings, "cannot be read"),
         (other_settings, "is not the settings of an export"),
         (listed_settings, "is not the settings of an export"),
-        (older_settings, "an older version wrote this export"),
+        (unknown_network, "another version wrote it"),
         (unknown_format, "unknown format 'tensorrt'"),
         (no_encoder, "the export is incomplete"),
         (flipped_bit, "is damaged or belongs to another export: expected SHA-256"),
@@ -215,7 +290,7 @@ def test_damaged_exports(torch_exported: Path, tmp_path: Path, damage: Callable[
     shutil.copytree(torch_exported, folder)
     path = damage(folder)
     with pytest.raises(ExportError, match=message) as caught:
-        ExportedSegDiff(folder)
+        ExportedNetwork(folder)
     assert str(path) in str(caught.value)
 
 
@@ -225,7 +300,7 @@ def test_onnx_without_its_runtime(torch_exported: Path, tmp_path: Path, monkeypa
     change(folder, format="onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"onnxruntime: pip install 'monai_segdiff\[export\]'"):
-        ExportedSegDiff(folder)
+        ExportedNetwork(folder)
 
 
 def test_onnx_that_the_runtime_cannot_read(torch_exported: Path, tmp_path: Path, onnx_format: str) -> None:
@@ -233,5 +308,5 @@ def test_onnx_that_the_runtime_cannot_read(torch_exported: Path, tmp_path: Path,
     shutil.copytree(torch_exported, folder)
     change(folder, format=onnx_format)
     with pytest.raises(ExportError, match="cannot be read by ONNX Runtime") as caught:
-        ExportedSegDiff(folder)
+        ExportedNetwork(folder)
     assert str(folder / "encoder.pt2") in str(caught.value)

@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import dataclasses
 import hashlib
 import logging
 import math
+import pickle
 import random
 import subprocess
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
+from monai.data import MetaTensor, set_track_meta
 from monai.transforms import LoadImage
 from PIL import Image
 
@@ -94,6 +98,7 @@ def test_a_picture_keeps_its_size_and_the_kinds_agree(
         assert equal(result, pictures.predict(same))
     tensor = LoadImage(image_only=True, ensure_channel_first=True)(path)
     turned = pictures.predict(tensor)  # x first, as MONAI loads it
+    assert (result.rows_first, turned.rows_first) == (True, False)
     assert np.array_equal(turned.probability, result.probability.swapaxes(1, 2))
     assert np.array_equal(turned.mask, result.mask.T)
 
@@ -143,7 +148,9 @@ def test_the_result_says_what_made_it(picture_bundle: Path, pictures: SegDiffPre
     assert made.bundle == "nuclei"
     assert made.bundle_version == "0.1.0"
     assert made.weights_sha256 == hashlib.sha256((picture_bundle / "models" / "model.pt").read_bytes()).hexdigest()
-    assert made.settings == {"num_inference_steps": 2, "num_generations": 3}
+    assert made.settings == {"num_inference_steps": 2, "num_generations": 3, "max_batch": None}
+    config = picture_bundle / "configs" / "inference.json"
+    assert made.config_sha256 == hashlib.sha256(config.read_bytes()).hexdigest()
     assert (made.seed, made.device, made.torch_version) == (5, "cpu", torch.__version__)
     assert made.package_version == "0.1.0"
 
@@ -258,6 +265,52 @@ def test_nothing_global_is_touched(
         assert all(parameter.grad is None for parameter in predictor.bundle.network.parameters())
 
 
+def test_nothing_global_is_read(pictures: SegDiffPredictor, volumes: SegDiffPredictor) -> None:
+    for predictor, image in ((pictures, picture()), (volumes, volume())):
+        plain = predictor.predict(image)
+        for context in (torch.autocast("cpu", torch.bfloat16), torch.no_grad(), torch.inference_mode()):
+            with context:
+                assert equal(plain, predictor.predict(image))
+    set_track_meta(False)
+    try:
+        with pytest.raises(ValueError, match="set_track_meta"):
+            volumes.predict(volume())
+    finally:
+        set_track_meta(True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match=r"default dtype is torch\.float64"):
+            volumes.predict(volume())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_predictors_and_predictions_travel(pictures: SegDiffPredictor, volumes: SegDiffPredictor) -> None:
+    """To other processes, as copies: a result cannot be changed there either."""
+    for predictor, image in ((pictures, picture()), (volumes, volume())):
+        result = predictor.predict(image)
+        for again in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):
+            assert equal(result, again.predict(image))
+        for twin in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+            assert equal(result, twin)
+            assert twin.provenance == result.provenance
+            with pytest.raises(ValueError, match="read-only"):
+                twin.probability[:] = 0
+
+
+def test_the_result_shares_nothing(pictures: SegDiffPredictor, volumes: SegDiffPredictor) -> None:
+    tensor = MetaTensor(torch.from_numpy(volume()[None]), affine=torch.tensor(OBLIQUE))
+    result = volumes.predict(tensor)
+    with pytest.raises(ValueError, match="read-only"):
+        result.affine[:] = 7
+    result.meta["affine"][:] = 7
+    result.labels[1] = "mine"  # type: ignore[index]
+    assert np.array_equal(tensor.affine.numpy(), OBLIQUE)
+    assert volumes.bundle.labels[1] == volumes.predict(tensor).labels[1] == "anterior"
+    assert result in [pictures.predict(picture()), result]
+    assert len({result, result}) == 1
+
+
 def test_the_image_is_left_as_it_was(pictures: SegDiffPredictor, volumes: SegDiffPredictor) -> None:
     array = picture()
     kept = array.copy()
@@ -283,7 +336,7 @@ def test_cancel_within_one_step(pictures: SegDiffPredictor) -> None:
 
     with pytest.raises(PredictionCancelledError, match="stop"):
         pictures.predict(picture(), num_inference_steps=5, progress=stop)
-    assert [done for done, _ in calls] == [0, 1, 2]
+    assert [done for done, _ in calls] == [0, 0, 1, 2]
     assert calls[0][1] == calls[-1][1] > 5
     assert equal(pictures.predict(picture()), pictures.predict(picture()))
 
@@ -291,7 +344,7 @@ def test_cancel_within_one_step(pictures: SegDiffPredictor) -> None:
 def test_progress_counts_to_the_end(pictures: SegDiffPredictor) -> None:
     calls: list[tuple[int, int]] = []
     pictures.predict(picture(30, 30), num_inference_steps=2, num_generations=3, progress=lambda *now: calls.append(now))
-    assert calls == [(done, 6) for done in range(7)]
+    assert calls == [(done, 6) for done in (0, *range(7))]  # once more after the encoding
 
 
 def test_timeout_within_one_step(pictures: SegDiffPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +365,20 @@ def test_timeout_within_one_step(pictures: SegDiffPredictor, monkeypatch: pytest
         pictures.predict(picture(30, 30), num_inference_steps=20, timeout_s=0)
     assert not calls
     assert pictures.predict(picture(30, 30), timeout_s=60).mask.shape == (30, 30)
+
+
+def test_without_steps_windows_are_where_it_stops(prior_bundle: Path) -> None:
+    base_alone = SegDiffPredictor.from_bundle(prior_bundle, "cpu")
+    calls: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        calls.append((done, total))
+        if len(calls) == 2:
+            raise PredictionCancelledError
+
+    with pytest.raises(PredictionCancelledError):
+        base_alone.predict(picture(), num_inference_steps=0, progress=stop)
+    assert calls == [(0, 0), (0, 0)]
 
 
 def test_a_bar_is_shown_if_asked_for(pictures: SegDiffPredictor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,15 +408,53 @@ def test_one_bad_file_does_not_stop_the_others(
 
 
 def test_cancelling_ends_the_rest(pictures: SegDiffPredictor) -> None:
-    def stop(done: int, total: int) -> None:
-        raise PredictionCancelledError("enough")
+    asked: list[int] = []
 
-    found = pictures.predict_many([picture(), picture()], progress=False)
-    next(found)
-    pictures_seen = pictures.predict_many(iter([picture(), picture()]), progress=False)
-    assert isinstance(next(pictures_seen)[1], Prediction)
+    def images() -> Iterator[np.ndarray]:
+        for i in range(3):
+            asked.append(i)
+            yield picture(30, 30)
+
+    def stop(done: int, total: int) -> None:
+        if len(asked) == 2:
+            raise PredictionCancelledError("enough")
+
+    found = pictures.predict_many(images(), progress=stop)
+    assert isinstance(next(found)[1], Prediction)
     with pytest.raises(PredictionCancelledError, match="enough"):
-        pictures.predict(picture(), progress=stop)
+        next(found)
+    assert list(found) == []
+    assert asked == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "kind", "message"),
+    [
+        ("a.png", {}, TypeError, "images is one path, a.png"),
+        (Path("a.png"), {}, TypeError, "images is one path"),
+        ([], {"num_generations": 0}, ValueError, "num_generations"),
+        ([], {"seed": "1"}, TypeError, "seed is '1'"),
+        ([], {"stesp": 3}, TypeError, "stesp"),
+    ],
+)
+def test_many_settings_are_checked_at_once(
+    pictures: SegDiffPredictor, images: Any, settings: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        pictures.predict_many(images, **settings)
+
+
+def test_kept_errors_hold_no_images(pictures: SegDiffPredictor) -> None:
+    [(_, error)] = pictures.predict_many([picture()], timeout_s=0, progress=False)
+    assert isinstance(error, PredictionTimeoutError)
+    held = [
+        value
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename.startswith(str(ROOT / "monai_segdiff"))
+        for value in frame.f_locals.values()
+        if isinstance(value, (torch.Tensor, dict))
+    ]
+    assert not held
 
 
 # Instances
@@ -375,6 +480,27 @@ def test_devices(picture_bundle: Path, device: Any) -> None:
     predictor = SegDiffPredictor.from_bundle(picture_bundle, device)
     expected = "cuda:0" if device == "auto" and torch.cuda.is_available() else "cpu"
     assert predictor.predict(picture(20, 20)).provenance.device == expected
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", None, "cuda:99", 1.5])
+def test_devices_that_are_not_there(picture_bundle: Path, device: Any) -> None:
+    with pytest.raises(ValueError, match="device is .*, which cannot be used here .*; expected 'cpu' or 'auto'"):
+        SegDiffPredictor.from_bundle(picture_bundle, device)
+
+
+def test_paths_of_the_home_folder(
+    picture_bundle: Path, pictures: SegDiffPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(picture_bundle.parent))
+    predictor = SegDiffPredictor.from_bundle(f"~/{picture_bundle.name}", "cpu")
+    Image.fromarray(picture(20, 30)).save(tmp_path / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = predictor.predict("~/a.png")
+    assert result.source == str(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert predictor.predict("a.png").source == str(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="empty path"):
+        predictor.predict("")
 
 
 def test_from_bundle_names_what_is_wrong(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ class PictureReader(PILReader):
             raise ImageError(f"{name}: this file does not exist; expected {self.expected}.")
         try:
             with Image.open(source) if isinstance(source, Path) else nullcontext(source) as image:
-                refuse_stack(image, name, self.expected)
+                if isinstance(source, Path):  # of an opened one its user has chosen the page
+                    refuse_stack(image, name, self.expected)
                 # before decoding: 16 bits of colour would silently be cut to the upper 8
                 refuse_deep_colour(image, name, self.expected)
                 refuse_rotation(image, name)
@@ -102,6 +103,11 @@ class PictureReader(PILReader):
                 return result
         except ImageError:
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"{name}: refused by PIL (DecompressionBombError: {error}); expected fewer pixels, or a higher "
+                "PIL.Image.MAX_IMAGE_PIXELS from who trusts the file."
+            ) from error
         except Exception as error:  # PIL's plugins raise many types on damaged files, SyntaxError among them
             raise ImageError(
                 f"{name}: cannot be decoded ({type(error).__name__}: {error}); expected {self.expected} "
@@ -116,12 +122,12 @@ def refuse_stack(image: Image.Image, path: Path, expected: str) -> None:
         ImageError: for such a stack.
     """
     size, pages = image.size, getattr(image, "n_frames", 1)
-    if pages > 1:
-        image.seek(1)
-        stacked = image.size == size
-        image.seek(0)
-        if stacked:
+    for page in range(1, pages):
+        image.seek(page)
+        if image.size == size:
             raise ImageError(f"{path}: holds a stack of {pages} pages; expected {expected} of one page.")
+    if pages > 1:
+        image.seek(0)
 
 
 def refuse_deep_colour(image: Image.Image, path: Path, expected: str) -> None:

@@ -15,12 +15,11 @@ from monai.utils import ensure_tuple
 
 from ..exceptions import AnnotationError, ImageError
 from .monuseg import name_some
+from .voxel_grid import check_affine
 
 __all__ = ["VolumeReader"]
 
 EXPECTED = "a NIfTI volume (.nii or .nii.gz) of three dimensions, one channel and a valid affine"
-# Of the volume that the columns of the affine would span at right angles; below it, voxels are flat by rounding only.
-MIN_DETERMINANT = 1e-6
 
 
 class VolumeReader(NibabelReader):
@@ -125,9 +124,4 @@ def _check_header(image: Any, path: Path) -> None:
             f"{path}: has no orientation (sform_code and qform_code are 0); expected an affine that says where the "
             "voxels lie. If it is known, set it in the file, for instance with nibabel's set_sform(affine, code=1)."
         )
-    columns = image.affine[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(columns)) <= MIN_DETERMINANT * spacing.prod():
-        raise ImageError(
-            f"{path}: has the affine {image.affine.tolist()}, whose axes do not span a space; expected {EXPECTED}."
-        )
+    check_affine(image.affine, path)

@@ -8,7 +8,39 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["grid_distance"]
+from ..exceptions import ImageError
+
+__all__ = ["check_affine", "grid_distance"]
+
+# Of the volume that the columns of the affine would span at right angles; below it, voxels are flat by rounding only.
+MIN_DETERMINANT = 1e-6
+SPACING = 1e-3, 50.0  # mm
+
+
+def check_affine(affine: np.ndarray, name: object) -> None:
+    """Refuse an affine that places no volume.
+
+    Args:
+        affine: voxel to world, in mm.
+        name: what the volume is called in messages.
+
+    Raises:
+        ImageError: another shape than [4, 4], NaN or infinity, axes in one plane, or voxels of a size that is none in
+            mm, which a resampling could blow up beyond all memory.
+    """
+    affine = np.asarray(affine, dtype=np.float64)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ImageError(f"{name}: has the affine {affine.tolist()}; expected [4, 4] finite numbers.")
+    if abs(np.linalg.det(affine[:3, :3])) <= MIN_DETERMINANT * spacing.prod():
+        raise ImageError(
+            f"{name}: has the affine {affine.tolist()}, whose axes do not span a space; expected a valid one."
+        )
+    if not (SPACING[0] <= spacing.min() and spacing.max() <= SPACING[1]):
+        raise ImageError(
+            f"{name}: has voxels of {' x '.join(f'{edge:g}' for edge in spacing)} mm; expected {SPACING[0]:g} to "
+            f"{SPACING[1]:g} (are they in another unit?)."
+        )
 
 
 def grid_distance(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:

@@ -66,7 +66,8 @@ class GenerationInferer(Inferer):
         amp: run the network (alone) in bfloat16.
         seed: start of all random streams, a non-negative integer.
         progress: True shows a progress bar over windows x generations x calls. A function is called with the calls done
-            and those in all, at the start and after every call of the network; what it raises ends the sampling.
+            and those in all, at the start, after every encoding and after every call of the network; what it raises
+            ends the sampling.
 
     Raises:
         ValueError: a number out of range.
@@ -215,7 +216,10 @@ class GenerationInferer(Inferer):
         # Outside: what was made in inference mode could not be changed in place by later transforms.
         maps = [plan.crop(torch.cat(same)).clamp(min=0) for same in zip(*parts, strict=True)]
         if not all(torch.isfinite(item).all() for item in maps):
-            raise DivergenceError("Expected finite probabilities, found NaN: the network's weights may be damaged.")
+            raise DivergenceError(
+                "Expected finite probabilities, found NaN: the network's weights may be damaged, or the image's values "
+                "far from those it was trained with."
+            )
         return [_with_meta_of(inputs, item) for item in maps]
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:

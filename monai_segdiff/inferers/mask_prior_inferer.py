@@ -48,7 +48,8 @@ class MaskPriorInferer(GenerationInferer):
         amp: run the networks (alone) in bfloat16.
         seed: start of all random streams, a non-negative integer.
         progress: True shows a progress bar over windows x generations x steps. A function is called with the calls done
-            and those in all, at the start and after every call of the network; what it raises ends the sampling.
+            and those in all, at the start, after every encoding and after every call of the network; what it raises
+            ends the sampling.
 
     Raises:
         TypeError: a scheduler that is not categorical.

@@ -24,7 +24,7 @@ class PackedNetwork:
         max_batch: rows in one call of the network.
         cache: keep the features of a window after its first use, until :meth:`forget`. ``False`` encodes anew for
             every row of every call.
-        on_rows: called with the number of rows after every call of the network.
+        on_rows: called with the number of rows after every call of the network, and with 0 after every encoding.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class PackedNetwork:
             return self._features[window]
         # A copy: the strides of a cut tell the size of the image, and compiled code would be made anew for each.
         features = self.encode(self.windows(window).clone(memory_format=torch.contiguous_format))
+        self.on_rows(0)
         if self.cache:
             self._features[window] = features
         return features

@@ -7,6 +7,7 @@ import copy
 import functools
 import hashlib
 import json
+import operator
 import os
 import threading
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
 from monai.transforms import Compose, LoadImaged, Transform
+from torch import nn
 
 from ..exceptions import BundleError
 from ..handlers.strict_checkpoint_loader import load_weights
@@ -52,12 +54,15 @@ class OpenedBundle:
         device: where the network goes.
 
     Attributes:
+        root: absolute path of the folder.
+        device: where the network is.
         name: name of the folder.
         version: version in its metadata.
         modality: kind of image in its metadata, as ``"MR"``.
         labels: names of the foreground classes by their index.
         metadata: the whole metadata.
         weights_sha256: SHA-256 of the file of the weights.
+        config_sha256: SHA-256 of ``configs/inference.json``.
         network: in eval mode, with the weights.
         make_instances: transform from a probability ``pred`` to separate objects, or None.
 
@@ -67,9 +72,9 @@ class OpenedBundle:
     """
 
     def __init__(self, path: str | os.PathLike[str], device: str) -> None:
-        root = Path(path).resolve()
+        root = Path(path).expanduser().resolve()
         inference, metadata = (root / "configs" / f"{name}.json" for name in ("inference", "metadata"))
-        self.name = root.name
+        self.root, self.device, self.name = root, device, root.name
         self.metadata = _read(metadata)
         self._config = _read(inference)
         self._config |= {"bundle_root": str(root), "device": device}
@@ -81,16 +86,19 @@ class OpenedBundle:
             data_format = self.metadata["network_data_format"]
             self.modality = str(next(iter(data_format["inputs"].values())).get("modality", ""))
             classes = next(iter(data_format["outputs"].values()))["channel_def"]
-        except (KeyError, StopIteration) as error:
-            raise BundleError(f"{metadata}: lacks {error}; expected a bundle's metadata.") from error
-        self.labels = {int(index): name for index, name in classes.items() if name.lower() != "background"}
+            self.labels = {int(index): name for index, name in classes.items() if name.lower() != "background"}
+        except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{metadata}: has no usable version or network_data_format ({type(error).__name__}: {error}); "
+                "expected a bundle's metadata."
+            ) from error
         parser = self._parser()
         self.network = self._built(parser, "network")
         weights = Path(self._built(parser, "ckpt") if "ckpt" in self._config else root / "models" / "model.pt")
         settings = self._built(parser, "model_settings") if "model_settings" in self._config else {}
-        load_weights(self.network, weights, settings)
+        self.weights_sha256 = _load(self.network, weights, settings)
+        self.config_sha256 = _sha256(inference)
         self.network.eval()
-        self.weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         steps = _flat(self._built(parser, "preprocessing"))
         count = sum(isinstance(step, LoadImaged) for step in steps)
         if not all(isinstance(step, LoadImaged) for step in steps[:count]):
@@ -113,10 +121,18 @@ class OpenedBundle:
         """Return the bundle's inferer with other settings; None keeps the bundle's. It may be shared by threads.
 
         Raises:
+            TypeError: a setting that is no whole number.
             ValueError: a setting out of range.
         """
+        # Plain numbers alone: the parser would run a string, and to the cache 4.0 and True are 4 and 1.
+        settings = (
+            _whole("num_inference_steps", num_inference_steps),
+            _whole("num_generations", num_generations),
+            _whole("seed", seed),
+            _whole("max_batch", max_batch),
+        )
         with self._lock:  # the parser keeps state
-            return self._cached(num_inference_steps, num_generations, seed, max_batch)
+            return self._cached(*settings)
 
     def transforms(self) -> BundleTransforms:
         """Return the steps around the inferer, for one image: MONAI's transforms are not made for several threads."""
@@ -152,6 +168,33 @@ class OpenedBundle:
 def _flat(transform: Transform | Compose) -> list[Any]:
     """The single steps: ``Compose`` would wrap their errors."""
     return list(transform.flatten().transforms) if isinstance(transform, Compose) else [transform]
+
+
+def _load(network: nn.Module, weights: Path, settings: Mapping[str, Any]) -> str:
+    """Load the weights and return the hash of their file, also if a training publishes others meanwhile."""
+    while True:
+        before = _sha256(weights) if weights.is_file() else ""
+        load_weights(network, weights, settings)
+        if _sha256(weights) == before:
+            return before
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _whole(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise TypeError("a bool counts nothing")
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} is {value!r}; expected a whole number.") from error
+    if name == "seed" and number >= 2**32:
+        raise ValueError(f"seed is {number}; expected a number below 2**32.")
+    return number
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from ..data.rgb_reader import RGBReader
+from ..data.voxel_grid import check_affine
 from ..exceptions import ImageError
 
 __all__ = ["as_meta_tensor", "check_image", "is_rows_first"]
@@ -40,6 +42,8 @@ def as_meta_tensor(image: Any, spatial_dims: int, channels: int) -> MetaTensor:
         ImageError: another shape or type, an empty image, NaN or infinity.
         TypeError: none of these kinds.
     """
+    if isinstance(image, np.ma.MaskedArray) or (isinstance(image, torch.Tensor) and not _is_plain(image)):
+        raise ImageError("The image: is masked, sparse, complex or without values; expected plain real numbers.")
     if isinstance(image, Image.Image) and spatial_dims == 2:
         return _picture(image, channels)
     if isinstance(image, np.ndarray) and spatial_dims == 2:
@@ -58,6 +62,10 @@ def as_meta_tensor(image: Any, spatial_dims: int, channels: int) -> MetaTensor:
     raise TypeError(f"The image: is a {type(image).__name__}; expected {kinds}.")
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_complex() and not tensor.is_quantized
+
+
 def _opened(array: np.ndarray) -> Image.Image:
     """The picture of an array."""
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
@@ -71,13 +79,13 @@ def _opened(array: np.ndarray) -> Image.Image:
 
 
 def _picture(image: Image.Image, channels: int) -> MetaTensor:
-    rgb = RGBReader().decode(image, Path(getattr(image, "filename", "") or "The image"))
+    rgb = RGBReader().decode(image, Path(os.fsdecode(getattr(image, "filename", "") or "The image")))
     array = np.asarray(rgb, dtype=np.float32).transpose(2, 1, 0)
     return _channel_first(torch.from_numpy(array.copy()), torch.eye(4), 2, channels)
 
 
 def _channel_first(tensor: torch.Tensor, affine: torch.Tensor, spatial_dims: int, channels: int) -> MetaTensor:
-    image = MetaTensor(tensor, affine=affine.cpu().double(), meta={"original_channel_dim": 0})
+    image = MetaTensor(tensor, affine=affine.detach().cpu().double().clone(), meta={"original_channel_dim": 0})
     return check_image(image, spatial_dims, channels)
 
 
@@ -102,6 +110,8 @@ def check_image(image: MetaTensor, spatial_dims: int, channels: int) -> MetaTens
         )
     if image.numel() == 0:
         raise ImageError(f"{name}: is empty: shape {list(image.shape)}.")
+    if spatial_dims == 3:
+        check_affine(image.affine.numpy(), name)
     bad = int((~torch.isfinite(image.as_tensor())).sum())
     if bad:
         raise ImageError(f"{name}: {bad} of {image.numel()} values are NaN or infinite; expected finite numbers.")

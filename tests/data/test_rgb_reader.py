@@ -162,6 +162,18 @@ def test_decompression_bomb_is_an_image_error(tmp_path, rgb, monkeypatch):
         load(tmp_path / "a.png")
 
 
+def test_a_stack_with_a_thumbnail_is_a_stack(tmp_path, rgb):
+    pages = [Image.fromarray(rgb[::2, ::2]), Image.fromarray(rgb)]
+    Image.fromarray(rgb).save(tmp_path / "a.tif", save_all=True, append_images=pages)
+    with pytest.raises(ImageError, match="stack of 3 pages"):
+        load(tmp_path / "a.tif")
+    Image.fromarray(rgb).save(tmp_path / "a.tif", save_all=True, append_images=pages[:1])
+    assert load(tmp_path / "a.tif").shape[1:] == (WIDTH, HEIGHT) or load(tmp_path / "a.tif").shape[:2] == (
+        WIDTH,
+        HEIGHT,
+    )
+
+
 def test_suffixes(tmp_path):
     assert RGBReader().verify_suffix(["a.TIF", "b.jpeg", Path("c.png")])
     assert not RGBReader().verify_suffix("a.png.nii.gz")

@@ -137,7 +137,7 @@ BAD = {
     "no affine": "no orientation (sform_code and qform_code are 0)",
     "flat affine": "whose axes do not span a space",
     "zero affine": "whose axes do not span a space",
-    "NaN affine": "whose axes do not span a space",
+    "NaN affine": "expected [4, 4] finite numbers",
     "four dimensions": "has the shape [5, 7, 4, 2]",
     "two channels": "has the shape [5, 7, 4, 1, 2]",
     "two dimensions": "has the shape [5, 7]",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -8,10 +9,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from monai_segdiff.exceptions import BundleError, CheckpointError
+from monai_segdiff.io import bundle as bundle_module
 from monai_segdiff.io.bundle import OpenedBundle
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -59,6 +62,47 @@ def test_inferers_are_made_once_for_each_setting(copied: Path) -> None:
     assert bundle.inferer().num_calls == 1
 
 
+@pytest.mark.parametrize("name", ["num_inference_steps", "num_generations", "seed", "max_batch"])
+@pytest.mark.parametrize("value", ["$__import__('os').mkdir('ran') or 2", "2", 2.0, 2.5, float("nan"), True, [1]])
+def test_settings_are_whole_numbers_and_never_run(
+    copied: Path, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied)
+    bundle = OpenedBundle(copied, "cpu")
+    with pytest.raises(TypeError, match=f"{name} is .*; expected a whole number"):
+        bundle.inferer(**{name: value})
+    assert not Path("ran").exists()
+    # What was refused leaves nothing behind in the cache.
+    assert bundle.inferer(**{name: np.int64(2)}) is bundle.inferer(**{name: 2})
+    assert type(bundle.inferer(seed=np.int64(2)).seed) is int
+
+
+def test_seeds_have_32_bits(copied: Path) -> None:
+    bundle = OpenedBundle(copied, "cpu")
+    assert bundle.inferer(seed=2**32 - 1).seed == 2**32 - 1
+    with pytest.raises(ValueError, match=r"seed is 4294967296; expected a number below 2\*\*32"):
+        bundle.inferer(seed=2**32)
+
+
+def test_weights_that_change_while_they_are_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training may publish others at any time: the hash must be of what was loaded."""
+    path = copied / "models" / "model.pt"
+    others = {key: value + 1 for key, value in torch.load(path, weights_only=True).items()}
+    actual, loads = bundle_module.load_weights, []
+
+    def load_and_publish(network: Any, *args: Any) -> None:
+        actual(network, *args)
+        loads.append(1)
+        if len(loads) == 1:
+            torch.save(others, path)
+
+    monkeypatch.setattr(bundle_module, "load_weights", load_and_publish)
+    bundle = OpenedBundle(copied, "cpu")
+    assert len(loads) == 2
+    assert bundle.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert all(torch.equal(value, others[key]) for key, value in bundle.network.state_dict().items())
+
+
 def test_transforms_are_not_shared(volume_bundle: Path) -> None:
     bundle = OpenedBundle(volume_bundle, "cpu")
     first, second = bundle.transforms(), bundle.transforms()
@@ -74,6 +118,9 @@ def test_transforms_are_not_shared(volume_bundle: Path) -> None:
 # What cannot be opened
 
 
+LABELS = {"inputs": {"image": {}}, "outputs": {"pred": {"channel_def": {"first": "nuclei"}}}}
+
+
 @pytest.mark.parametrize(
     ("file", "entries", "message"),
     [
@@ -81,8 +128,11 @@ def test_transforms_are_not_shared(volume_bundle: Path) -> None:
         ("inference", {"inferer": None, "make_mask": None}, "lacks inferer, make_mask"),
         ("inference", {"network": "$1 / 0"}, "copied: its entry network cannot be built: division by zero"),
         ("inference", {"num_generations": 0}, "num_generations must be at least 1, found 0"),
-        ("metadata", {"version": None}, r"metadata\.json: lacks 'version'"),
-        ("metadata", {"network_data_format": {"inputs": {}, "outputs": {}}}, r"metadata\.json: lacks"),
+        ("metadata", {"version": None}, r"metadata\.json: has no usable version .*KeyError: 'version'"),
+        ("metadata", {"network_data_format": {"inputs": {}, "outputs": {}}}, r"metadata\.json: has no usable"),
+        ("metadata", {"network_data_format": {"inputs": [1], "outputs": {}}}, r"metadata\.json: has no usable"),
+        ("metadata", {"network_data_format": "text"}, r"metadata\.json: has no usable"),
+        ("metadata", {"network_data_format": LABELS}, r"metadata\.json: has no usable .*invalid literal"),
     ],
 )
 def test_incomplete_configs(copied: Path, file: str, entries: dict[str, Any], message: str) -> None:

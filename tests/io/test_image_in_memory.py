@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,51 @@ NAN[1, 1, 1] = np.inf
 def test_refused(image: Any, dims: int, channels: int, message: str) -> None:
     with pytest.raises(ImageError, match=re.escape(message)):
         as_meta_tensor(image, dims, channels)
+
+
+ZEROS = torch.zeros(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (torch.zeros(4, 4), "whose axes do not span a space"),
+        (torch.diag(torch.tensor([1.0, 0.0, 1.0, 1.0])), "whose axes do not span a space"),
+        (torch.full((4, 4), float("nan")), "expected [4, 4] finite numbers"),
+        (torch.diag(torch.tensor([1000.0, 1.0, 1.0, 1.0])), "has voxels of 1000 x 1 x 1 mm; expected 0.001 to 50"),
+        (torch.diag(torch.tensor([1.0, 1.0, 1e-6, 1.0])), "has voxels of 1 x 1 x 1e-06 mm"),
+    ],
+)
+def test_volumes_that_lie_nowhere(affine: torch.Tensor, message: str) -> None:
+    with pytest.raises(ImageError, match=re.escape(message)):
+        as_meta_tensor(MetaTensor(ZEROS, affine=affine), 3, 1)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.ma.masked_array(VOLUME, mask=VOLUME > 3),
+        ZEROS.to_sparse(),
+        ZEROS.to(torch.complex64),
+        torch.zeros(1, 2, 3, 4, device="meta"),
+    ],
+)
+def test_numbers_that_are_not_plain(image: Any) -> None:
+    with pytest.raises(ImageError, match="masked, sparse, complex or without values"):
+        as_meta_tensor(image, 3, 1)
+
+
+def test_pictures_that_pil_opened(tmp_path: Path) -> None:
+    other = Image.fromarray(np.zeros((2, 3, 3), np.uint8))
+    Image.fromarray(RGB).save(tmp_path / "a.tif", save_all=True, append_images=[other])
+    with Image.open(os.fsencode(tmp_path / "a.tif")) as image:
+        image.seek(1)  # its user's choice, and not undone
+        assert as_meta_tensor(image, 2, 3).shape == (3, 3, 2)
+        assert image.tell() == 1
+    with Image.open(tmp_path / "a.tif") as image:
+        pass
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        as_meta_tensor(image, 2, 3)
 
 
 @pytest.mark.parametrize(("image", "dims"), [(None, 2), ([1, 2], 3), (Image.fromarray(RGB), 3), (b"png", 2)])

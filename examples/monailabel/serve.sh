@@ -17,7 +17,7 @@ Usage: serve.sh STUDIES [options]       start a server for the images in the fol
   --port PORT       port on 127.0.0.1, default 8000
   --env FOLDER      virtual environment, made if it is not there;
                     default: $MONAILABEL_ENV, or else the folder env in that of --work
-  --work FOLDER     where the served copy of the bundle and the runs are kept;
+  --work FOLDER     where the served copy of the bundle and the runs are kept, one bundle of each name;
                     default: ${XDG_DATA_HOME:-~/.local/share}/monai_segdiff/monailabel
   --python PROGRAM  Python 3.10 or 3.11 that makes the environment, default python3
   --help            this text
@@ -72,7 +72,15 @@ if ! $install_only; then
     [ -f "$source/configs/inference.json" ] || fail "there is no bundle $bundle in $repository/bundles, nor a folder."
     [ -f "$source/models/model.pt" ] || fail "$source has no weights, models/model.pt; its docs/README.md says how to train."
     name=$(basename "$(cd "$source" && pwd)")
+    source=$(cd "$source" && pwd -P)
     [ "$app" = bundle ] || [ "$name" = monuseg ] || fail "--app pathology is for the bundle monuseg, found $name."
+    model=$work/$app/model/$name
+    if [ -f "$model/models/model.pt" ]; then
+        origin=$(cat "$model/source.txt" 2>/dev/null || echo "an unknown folder")
+        [ "$origin" = "$source" ] || fail "$model was copied from $origin, not from $source. Give this bundle a folder" \
+            "of its own by --work (and by --env the environment that is there). Has it only moved? Then write its new" \
+            "path into $model/source.txt."
+    fi
     studies=$(cd "$studies" && pwd)
 fi
 
@@ -80,14 +88,16 @@ mkdir -p "$work" "${environment:=$work/env}"
 work=$(cd "$work" && pwd)
 environment=$(cd "$environment" && pwd)
 
-# 1. The environment, once for each version of what goes into it.
+# 1. The environment, once for each version of what goes into it. This repository is not copied there, but linked.
 interpreter=$environment/bin/python
 mark=$environment/monai_segdiff.sha256
-wanted=$(cat "$here/constraints.txt" "$here/torchvision_cpu_shim.py" "$repository/setup.py" | sha256sum)
+wanted=$(echo "$repository" | cat - "$here/constraints.txt" "$here/torchvision_cpu_shim.py" "$repository/setup.py" |
+    sha256sum)
 if [ "$(cat "$mark" 2>/dev/null || true)" != "$wanted" ]; then
     echo "Making the environment in $environment: some minutes, 4 GB (more with CUDA)."
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' ||
         fail "$python is no Python 3.10 or 3.11; give one with --python."
+    rm -f "$mark"
     "$python" -m venv "$environment"
     "$interpreter" -m pip install --quiet -c "$here/constraints.txt" torch torchvision monailabel -e "$repository"
     if ! "$interpreter" -c 'import torchvision' 2>/dev/null; then
@@ -117,11 +127,16 @@ else
     models=$name
 fi
 cp -R "$here/$app/." "$folder/"
-cp -R "$source/configs" "$source/docs" "$model/"
+for part in configs docs; do
+    [ ! -d "$source/$part" ] || cp -R "$source/$part" "$model/"
+done
 if ! [ -f "$model/models/model.pt" ]; then
-    for file in model.json split.json model.pt; do
+    for file in model.json split.json; do
         [ ! -f "$source/models/$file" ] || cp "$source/models/$file" "$model/models/"
     done
+    printf '%s\n' "$source" >"$model/source.txt"
+    cp "$source/models/model.pt" "$model/models/model.pt.part"
+    mv "$model/models/model.pt.part" "$model/models/model.pt"
 fi
 
 # 3. The server. It is this process from here on, so that a signal to it ends it.

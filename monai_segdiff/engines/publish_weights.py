@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..data.atomic_write import atomic_write
 from ..data.split_file import Datalist, image_hashes, write_split_file
-from ..exceptions import CheckpointError
+from ..exceptions import CheckpointError, DatasetError
 
 __all__ = ["publish_weights"]
 
@@ -23,10 +23,10 @@ def publish_weights(
     """Replace the weights that a bundle serves by those of a training that went on from them.
 
     With the weights go the settings beside them (``.json`` of the same name) and ``split.json`` in their folder, which
-    from then on lists the former training images and the new ones, so that no evaluation takes either for unseen. The
-    former files stay beside the new ones, each with the first 12 digits of the SHA-256 of the former weights in its
-    name: ``model-0123456789ab.pt``. The weights are replaced last and atomically: killed at any moment, whole weights
-    are served, and none are lost.
+    from then on lists the former training images and the new ones, so that no evaluation takes either for unseen, and
+    as validation images those that are not among them. The former files stay beside the new ones, each with the first
+    12 digits of the SHA-256 of the former weights in its name: ``model-0123456789ab.pt``. The weights are replaced last
+    and atomically: killed at any moment, whole weights are served, none are lost, and the call may be repeated.
 
     Args:
         weights: the new weights.
@@ -38,8 +38,8 @@ def publish_weights(
         Where the former weights are now.
 
     Raises:
-        CheckpointError: one of the files of weights does not exist.
-        DatasetError: ``split.json`` cannot be written.
+        CheckpointError: one of the files of weights does not exist, or their settings differ.
+        DatasetError: no validation image is left that is no training image, or ``split.json`` cannot be written.
 
     Example:
         >>> publish_weights("runs/round_2/model.pt", "models/model.pt", parts)  # doctest: +SKIP
@@ -49,16 +49,35 @@ def publish_weights(
     for path in (weights, served):
         if not path.is_file():
             raise CheckpointError(f"Checkpoint {path} does not exist.")
+    _refuse_other_settings(weights, served)
     split_file = served.with_name("split.json")
+    content = _extended(split_file, parts)
     digest = hashlib.sha256(served.read_bytes()).hexdigest()[:12]
-    for path in (served, served.with_suffix(".json"), split_file):
-        if path.is_file():
-            _copy(path, path.with_name(f"{path.stem}-{digest}{path.suffix}"))
-    write_split_file(split_file, _extended(split_file, parts))
+    kept = served.with_name(f"{served.stem}-{digest}{served.suffix}")
+    # Weights are kept last. If they are, an earlier attempt did it, and may have replaced the other two since.
+    if not kept.exists():
+        for path in (split_file, served.with_suffix(".json"), served):
+            if path.is_file():
+                _copy(path, path.with_name(f"{path.stem}-{digest}{path.suffix}"))
+    write_split_file(split_file, content)
     if weights.with_suffix(".json").is_file():
         _copy(weights.with_suffix(".json"), served.with_suffix(".json"))
     _copy(weights, served)
-    return served.with_name(f"{served.stem}-{digest}{served.suffix}")
+    return kept
+
+
+def _refuse_other_settings(weights: Path, served: Path) -> None:
+    """Settings are replaced before the weights and must fit both, for as long as the former weights are there."""
+    files = [path.with_suffix(".json") for path in (weights, served)]
+    if not all(file.is_file() for file in files):
+        return
+    new, former = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    for name in former.keys() & new.keys():
+        if new[name] != former[name]:
+            raise CheckpointError(
+                f"Checkpoint {weights} was trained with {name}={new[name]!r}, expected {former[name]!r} as {served}, "
+                "which it is to replace."
+            )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -67,14 +86,26 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _extended(split_file: Path, parts: Mapping[str, Datalist]) -> dict[str, list]:
-    """The content of a split file with more training images, each listed once."""
+    """The content of a split file with more training images, each listed once and in one part."""
     former = json.loads(split_file.read_text(encoding="utf-8")) if split_file.is_file() else {"training_sha256": []}
     entries, digests = list(former.get("training", [])), former.get("training_sha256")
-    content = {"training": entries, "validation": list(parts["validation"])}
-    if digests is None:  # written by hand: its images are known by their names, and so must the new ones be
-        entries += parts["training"]
-        return content
-    new = zip(parts["training"], image_hashes(parts["training"]), strict=True)
-    added = {digest: entry for entry, digest in new if digest not in digests}
-    entries += added.values()
-    return {**content, "training_sha256": [*digests, *added]}
+    # One without hashes was written by hand: its images are known by their names, and so must the new ones be.
+    identify = _names if digests is None else image_hashes
+    known = list(identify(entries) if digests is None else digests)
+    for key, entry in zip(identify(parts["training"]), parts["training"], strict=True):
+        if key not in known:
+            known.append(key)
+            entries.append(entry)
+    judged = zip(identify(parts["validation"]), parts["validation"], strict=True)
+    validation = [entry for key, entry in judged if key not in known]
+    if not validation:
+        raise DatasetError(
+            f"{split_file}: all {len(parts['validation'])} validation images are training images of these or the "
+            "former weights; expected at least one other."
+        )
+    content = {"training": entries, "validation": validation}
+    return content if digests is None else {**content, "training_sha256": known}
+
+
+def _names(entries: Datalist) -> list[str]:
+    return [entry["name"] for entry in entries]

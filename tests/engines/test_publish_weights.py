@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from monai_segdiff import publish_weights
-from monai_segdiff.exceptions import CheckpointError
+from monai_segdiff.data.split_file import read_split_file
+from monai_segdiff.exceptions import CheckpointError, DatasetError
 
 NAMES = (("model", "pt"), ("model", "json"), ("split", "json"))
+SETTINGS = ({"image_scale": 0.5, "kernel": "uniform"}, {"image_scale": 0.5, "kernel": "uniform", "sampler": "exact"})
 
 
 def entry(folder: Path, name: str, content: bytes) -> dict[str, str]:
@@ -33,7 +35,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     for i, folder in enumerate((models, run)):
         folder.mkdir()
         torch.save({"weight": torch.full((3,), float(i))}, folder / "model.pt")
-        (folder / "model.json").write_text(json.dumps({"version": i}))
+        (folder / "model.json").write_text(json.dumps(SETTINGS[i]))
     return models, run
 
 
@@ -72,11 +74,35 @@ def test_every_round_keeps_its_own_and_lists_an_image_once(folders: tuple[Path, 
     assert json.loads((models / "split.json").read_text())["training_sha256"] == [digest(b"bb")]
 
 
+def test_an_image_is_in_one_part_when_rounds_exchange_them(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    models, run = folders
+    x, y, z = (entry(tmp_path, name, name.encode() * 2) for name in "xyz")
+    publish_weights(run / "model.pt", models / "model.pt", {"training": [x], "validation": [y]})
+    torch.save({"weight": torch.full((3,), 7.0)}, run / "model.pt")
+    publish_weights(run / "model.pt", models / "model.pt", {"training": [y], "validation": [x, z]})
+    assert read_split_file(models / "split.json") == {"training": [x, y], "validation": [z]}
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+def test_without_an_unseen_validation_image_nothing_is_published(
+    folders: tuple[Path, Path], tmp_path: Path, hashes: bool
+) -> None:
+    models, run = folders
+    x, y = (entry(tmp_path, name, name.encode()) for name in "xy")
+    recorded = {"training": [x], "validation": [y]} | ({"training_sha256": [digest(b"x")]} if hashes else {})
+    (models / "split.json").write_text(json.dumps(recorded))
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    with pytest.raises(DatasetError, match=r"split\.json: all 1 validation images .* expected at least one"):
+        publish_weights(run / "model.pt", models / "model.pt", {"training": [y], "validation": [x]})
+    assert {path.name: path.read_bytes() for path in models.iterdir()} == before
+
+
 def test_a_split_without_hashes_stays_one_by_names(folders: tuple[Path, Path], parts: dict[str, Any]) -> None:
     """With the hashes of some images alone, the others would be taken for unseen."""
     models, run = folders
     (models / "split.json").write_text(json.dumps({"training": [{"name": "a", "image": "a.png", "label": "a.png"}]}))
-    publish_weights(run / "model.pt", models / "model.pt", parts)
+    for _ in range(2):
+        publish_weights(run / "model.pt", models / "model.pt", parts)
     split = json.loads((models / "split.json").read_text())
     assert [item["name"] for item in split["training"]] == ["a", "b"]
     assert "training_sha256" not in split
@@ -100,6 +126,59 @@ def test_whatever_fails_the_former_weights_are_served(
         publish_weights(run / "model.pt", models / "model.pt", parts)
     assert (models / "model.pt").read_bytes() == before
     assert "split.json" in calls, "an evaluation must know of the images before the weights are there"
+
+
+@pytest.mark.parametrize(
+    ("with_split", "interrupted_at"), [*((True, i) for i in range(1, 7)), *((False, i) for i in range(1, 6))]
+)
+def test_what_was_kept_survives_a_second_attempt(
+    folders: tuple[Path, Path],
+    parts: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    with_split: bool,
+    interrupted_at: int,
+) -> None:
+    """Whichever file the first one could not put into its place."""
+    models, run = folders
+    known = [digest(b"aa")] if with_split else []
+    if with_split:
+        former = {"training": [{"name": "a", "image": "a.png", "label": "a.png"}], "training_sha256": known}
+        (models / "split.json").write_text(json.dumps(former))
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    number = digest(before["model.pt"])[:12]
+    replace, calls = os.replace, []
+
+    def fail_later(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == interrupted_at:
+            raise OSError("killed")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail_later)
+        with pytest.raises((OSError, DatasetError), match="killed"):
+            publish_weights(run / "model.pt", models / "model.pt", parts)
+    publish_weights(run / "model.pt", models / "model.pt", parts)
+    kept = {path.name: path.read_bytes() for path in models.iterdir() if number in path.name}
+    assert kept == {name.replace(".", f"-{number}."): content for name, content in before.items()}
+    assert json.loads((models / "split.json").read_text())["training_sha256"] == [*known, digest(b"bb")]
+
+
+def test_other_settings_are_refused(folders: tuple[Path, Path], parts: dict[str, Any]) -> None:
+    """Settings and weights are two files: replaced one after the other, they would not fit in between."""
+    models, run = folders
+    (run / "model.json").write_text(json.dumps(SETTINGS[1] | {"image_scale": 1.0}))
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    with pytest.raises(CheckpointError, match=r"run/model\.pt .* image_scale=1\.0, expected 0\.5 as .*ls/model\.pt"):
+        publish_weights(run / "model.pt", models / "model.pt", parts)
+    assert {path.name: path.read_bytes() for path in models.iterdir()} == before
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_settings_on_one_side_only(folders: tuple[Path, Path], parts: dict[str, Any], absent: int) -> None:
+    (folders[absent] / "model.json").unlink()
+    publish_weights(folders[1] / "model.pt", folders[0] / "model.pt", parts)
+    assert json.loads((folders[0] / "model.json").read_text()) == SETTINGS[1 - absent]
 
 
 @pytest.mark.parametrize("absent", [0, 1])

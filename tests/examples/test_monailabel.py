@@ -83,10 +83,10 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[np.ndarra
     """Pictures wider than high with nuclei that lie nowhere near their mirror images, and their masks."""
     sample = generate_sample_dataset(tmp_path_factory.mktemp("sample") / "set", num_images=6)
     found = {}
-    for i, number in enumerate((0, 1, 2, 3, 5)):
+    for own, number in (("im0", 0), ("im1", 1), ("im2", 2), ("im.3", 3), ("im4", 5)):
         name, part = f"sample_{number:03d}.png", (slice(HEIGHT), slice(WIDTH))
         picture = np.asarray(Image.open(sample / "images" / name).convert("RGB"))[part]
-        found[f"im{i}"] = (picture, np.asarray(Image.open(sample / "labels" / name))[part] > 0)
+        found[own] = (picture, np.asarray(Image.open(sample / "labels" / name))[part] > 0)
     return found
 
 
@@ -195,7 +195,7 @@ def test_the_most_uncertain_picture_is_next(nuclei: LabelServer) -> None:
     scores = {name: item["image"]["info"]["monuseg_entropy"] for name, item in objects.items()}
     assert len(scores) == 8
     studies = Path(nuclei.json("POST", "/activelearning/first", body={})["path"]).parent
-    for name in ("im3", "noise"):
+    for name in ("im.3", "noise"):
         p = expected_probability(studies / f"{name}.png")
         entropy = -(p * np.log(np.clip(p, 1e-300, 1)) + (1 - p) * np.log(np.clip(1 - p, 1e-300, 1))).mean()
         assert scores[name] == pytest.approx(entropy, rel=1e-3)
@@ -210,7 +210,7 @@ def test_the_most_uncertain_picture_is_next(nuclei: LabelServer) -> None:
 
 def test_a_round_of_training_makes_the_served_weights_better(nuclei: LabelServer, truth: Any, tmp_path: Path) -> None:
     """Starting from damaged ones. The labels are of both kinds that annotators send: 0/1 and 0/255."""
-    for i, name in enumerate(("im0", "im1", "im2", "im3")):
+    for i, name in enumerate(("im0", "im1", "im2", "im.3")):
         label = tmp_path / f"{name}.png"
         Image.fromarray(truth[name][1].astype(np.uint8) * (1, 255)[i % 2]).save(label)
         nuclei.json("PUT", f"/datastore/label?image={name}&tag=final", form={"label": label})
@@ -237,8 +237,9 @@ def test_a_round_of_training_makes_the_served_weights_better(nuclei: LabelServer
     assert after > before + 0.02, "the server must have loaded the new weights"
     split = json.loads((models / "split.json").read_text())
     own = [entry["name"] for entry in split["training"] if entry["name"].startswith("im")]
-    assert len(own) == 3
-    assert not {entry["name"] for entry in split["validation"]} & {*own}
+    judges = [entry["name"] for entry in split["validation"]]
+    assert (len(own), len(judges)) == (3, 1)
+    assert {*own, *judges} == {"im0", "im1", "im2", "im.3"}
 
     # From the new weights on, a round that only does harm changes nothing.
     published = (models / "model.pt").read_bytes()
@@ -248,6 +249,10 @@ def test_a_round_of_training_makes_the_served_weights_better(nuclei: LabelServer
     task = nuclei.json("POST", "/train/monuseg?run_sync=true", body=body)
     assert (task["published"], task["best_epoch"]) == (False, 0)
     assert (models / "model.pt").read_bytes() == published
+    # Once the only image that could judge has lost its label, the three that were trained on do not take its place.
+    nuclei.call("DELETE", f"/datastore/label?id={judges[0]}&tag=final")
+    nuclei.call("POST", "/train/monuseg?run_sync=true", body=body, status=500)
+    nuclei.must_say("All 3 images with a final label are in the training part of")
 
 
 @pytest.mark.parametrize(("val_split", "message"), [(0, "val_split is 0, expected"), (-1, "val_split is -1, expected")])
@@ -271,7 +276,7 @@ def test_weights_of_another_layout_are_refused(nuclei: LabelServer) -> None:
 
 def joined(truth: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Two pictures by two, and their mask: 320 x 480 pixels."""
-    order = (("im0", "im1"), ("im2", "im3"))
+    order = (("im0", "im1"), ("im2", "im.3"))
     return tuple(np.vstack([np.hstack([truth[name][i] for name in row]) for row in order]) for i in (0, 1))
 
 

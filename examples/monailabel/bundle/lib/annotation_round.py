@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import threading
 import time
@@ -14,8 +13,9 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from lib.hold_back import hold_back
 from monai_segdiff import publish_weights
-from monai_segdiff.exceptions import DatasetError
+from monai_segdiff.data.monuseg import stem
 from monai_segdiff.handlers.strict_checkpoint_loader import read_checkpoint
 
 __all__ = ["AnnotationRound"]
@@ -29,10 +29,10 @@ FIXED_OPTIONS = ("pretrained", "model_filename", "run_id")
 class AnnotationRound(BundleTrainTask):
     """Trains the served weights further on the final labels; serves the result if it is better.
 
-    Part of the labelled images validate: the served weights before the first epoch, then the new ones. Only if an
-    epoch has a higher Dice than the served weights do the weights of the best one replace them, by
-    :func:`monai_segdiff.publish_weights`, which keeps the former. The run is in ``runs/annotation-<time>`` of the
-    bundle.
+    Part of the labelled images, none that the served weights were trained on, validate: the served weights before the
+    first epoch, then the new ones. Only if an epoch has a higher Dice than the served weights do the weights of the
+    best one replace them, by :func:`monai_segdiff.publish_weights`, which keeps the former. The run is in
+    ``runs/annotation-<time>`` of the bundle.
 
     Args:
         path: folder of the bundle.
@@ -61,7 +61,8 @@ class AnnotationRound(BundleTrainTask):
             ``run_dir``; and ``former_weights``, where the replaced weights are now.
 
         Raises:
-            DatasetError: fewer than two labelled images.
+            CheckpointError: the settings of this round differ from those of the served weights.
+            DatasetError: fewer than two different labelled images, or the served weights were trained on all of them.
             ValueError: a ``val_split`` that is not between 0 and 1.
         """
         request = {name: value for name, value in request.items() if name not in FIXED_OPTIONS}
@@ -87,19 +88,9 @@ class AnnotationRound(BundleTrainTask):
     def _partition_datalist(
         self, datalist: list[dict[str, str]], request: dict[str, Any], shuffle: bool = False
     ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-        """Hold images back by the SHA-256 of their names, at least one: MONAI Label's own rule may hold back none."""
-        share = request.get("val_split", 0.2)
-        if not 0 < share < 1:
-            raise ValueError(f"val_split is {share}, expected a number between 0 and 1: the held-back images judge.")
-        if len(datalist) < 2:
-            raise DatasetError(
-                f"{self._served.parents[1].name}: {len(datalist)} images have a final label; expected at least 2, one "
-                "to train and one to validate."
-            )
-        entries = [{"name": Path(entry["image"]).name.split(".")[0], **entry} for entry in datalist]
-        entries.sort(key=lambda entry: hashlib.sha256(entry["name"].encode()).hexdigest())
-        count = min(max(1, round(share * len(entries))), len(entries) - 1)
-        self._parts = {"training": entries[count:], "validation": entries[:count]}
+        """Use :func:`hold_back`: MONAI Label's own rule may hold back no image, or one that was trained on."""
+        entries = [{"name": stem(Path(entry["image"])), **entry} for entry in datalist]
+        self._parts = hold_back(entries, request.get("val_split", 0.2), self._served.with_name("split.json"))
         return self._parts["training"], self._parts["validation"]
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:

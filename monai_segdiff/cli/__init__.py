@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import signal
+import sys
 import warnings
 from importlib.metadata import version
 from typing import Annotated
@@ -49,5 +52,15 @@ def main() -> None:
     """Run the command and leave with its exit status.
 
     0: all done. 1: something failed; what did is on stderr. 2: wrong usage, nothing was done. 130: stopped by Ctrl-C.
+    Ctrl-C while Python still imports the package, before this function runs, ends the process by the signal itself.
     """
-    app(prog_name="monai-segdiff")
+    # What is left to do at the exit is not worth stopping, and would turn the status of finished work into a signal.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    try:
+        app(prog_name="monai-segdiff")
+    except KeyboardInterrupt:  # Typer does the same for what lies within its commands
+        sys.exit(130)
+    finally:
+        # An interrupt that has passed through eval, as of a bundle's expressions, stays noted until the next one, and
+        # "python -m" would at last end by the signal, whatever the status.
+        exec("")

@@ -3,32 +3,32 @@
 
 from __future__ import annotations
 
-import torch
+import re
+
+from ..io.usable_device import usable_device
 
 __all__ = ["check_device"]
 
+# PyTorch knows more, some of which hold no values ("meta") or want modules of their own.
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+
 
 def check_device(name: str) -> str:
-    """Refuse a device that this machine does not have.
+    """Refuse a device that the commands do not know, or that this machine does not have.
 
     Args:
-        name: as for ``torch.device``, or ``"auto"``.
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, or ``"auto"``.
 
     Returns:
         The name; for ``"auto"`` that of the first GPU, or else of the CPU.
 
     Raises:
-        ValueError: there is no such device, or this PyTorch cannot use it.
+        ValueError: another name, or PyTorch cannot use this device here.
 
     Example:
         >>> check_device("cpu")
         'cpu'
     """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        line, _, _ = str(error).partition("\n")
-        raise ValueError(f"--device is {name}, which cannot be used here ({line}); expected cpu or auto.") from error
-    return name
+    if not DEVICES.fullmatch(name):
+        raise ValueError(f"--device is {name!r}; expected auto, cpu, cuda, cuda:N or mps.")
+    return str(usable_device(name))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .given_path import given_path
 from .predict import BUNDLE_VARIABLE
 from .wrong_usage import wrong_usage
 
@@ -38,6 +39,7 @@ def doctor(
             envvar=BUNDLE_VARIABLE,
             show_envvar=True,
             metavar="FOLDER",
+            parser=given_path,
         ),
     ] = None,
     device: Annotated[
@@ -55,11 +57,16 @@ def doctor(
 
     with wrong_usage():
         device = check_device(device)
-    _show("Versions", {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}})
+    versions = {name: _version(name) for name in PACKAGES}
+    _show("Versions", {"Python": platform.python_version(), **{k: v for k, v in versions.items() if v is not None}})
+    failed = sum(
+        _report(Check(name, False, "no metadata: install it again")) for name in PACKAGES if versions[name] is None
+    )
     _show("Machine", {"system": platform.platform(), **_processors()})
     _show("Extras", {name: _extra(name) for name in EXTRAS})
     typer.echo("Bundle")
-    predictor, failed = _open(bundle, device)
+    predictor, unopened = _open(bundle, device)
+    failed += unopened
     typer.echo(f"Self-test of {'the bundle' if predictor else 'a tiny network'} on {device}")
     start = time.perf_counter()
     try:
@@ -99,20 +106,28 @@ def _processors() -> dict[str, str]:
 
 def _extra(extra: str) -> str:
     """Say which packages of an extra of this package are installed."""
+    try:
+        required = requires("monai_segdiff") or []
+    except PackageNotFoundError:
+        return "unknown: monai_segdiff has no metadata"
     names = [
         re.split(r"[^\w.-]", line, maxsplit=1)[0]
-        for line in requires("monai_segdiff") or []
+        for line in required
         if re.search(rf"""extra == ['"]{extra}['"]""", line)
     ]
-    installed, missing = [], []
-    for name in names:
-        try:
-            installed.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
+    versions = {name: _version(name) for name in names}
+    missing = [name for name in names if versions[name] is None]
     if missing:
         return f"lacks {', '.join(missing)}: pip install 'monai_segdiff[{extra}]'"
-    return ", ".join(installed)
+    return ", ".join(f"{name} {versions[name]}" for name in names)
+
+
+def _version(name: str) -> str | None:
+    """The version of an installed package, None without metadata."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _open(bundle: Path | None, device: str) -> tuple[SegDiffPredictor | None, int]:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from .given_path import given_path
 from .list_inputs import list_inputs
 from .wrong_usage import wrong_usage
 
@@ -25,12 +26,18 @@ def predict(
         Path,
         typer.Argument(
             metavar="IN",
+            parser=given_path,
             help="A picture (png, tif, jpg) or a NIfTI volume, as the bundle takes them; a folder of such files, or a "
-            ".txt list of them; for a 3-D bundle also a folder with one DICOM series.",
+            ".txt list of them; for a 3-D bundle also a folder with a DICOM series.",
         ),
     ],
     output_dir: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder for the results. Older results of the same name are replaced.")
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            parser=given_path,
+            help="Folder for the results, not one of the images. Older results of the same name are replaced.",
+        ),
     ],
     bundle: Annotated[
         Path | None,
@@ -39,6 +46,7 @@ def predict(
             envvar=BUNDLE_VARIABLE,
             show_envvar=True,
             metavar="FOLDER",
+            parser=given_path,
         ),
     ] = None,
     device: Annotated[
@@ -79,13 +87,18 @@ def predict(
             "--dicom-seg", help="Write a DICOM segmentation of the series; with --probability also a fractional one."
         ),
     ] = False,
+    series_uid: Annotated[
+        str | None,
+        typer.Option(metavar="UID", help="SeriesInstanceUID of the series to take, where IN has several DICOM series."),
+    ] = None,
 ) -> None:
     """Segment images with a bundle and write their masks.
 
     Files: NAME_mask.png (0 and 255) of a picture, NAME_seg.nii.gz (class indices) of a volume; on request
     NAME_overlay.png, NAME_probability.*, NAME_entropy.*, NAME_nuclei.geojson, NAME_seg.dcm.
 
-    Exit status: 0 all done, 1 some images failed, 2 wrong usage and nothing done, 130 stopped by Ctrl-C.
+    Exit status: 0 all done, 1 some images failed, 2 wrong usage and nothing done, 130 stopped by Ctrl-C. In the first
+    seconds, while Python imports its packages, Ctrl-C ends it by the signal, which a shell shows as 130 too.
     """
     with wrong_usage():
         if bundle is None:
@@ -116,25 +129,24 @@ def predict(
             dicom_seg=dicom_seg,
         )
         images = list_inputs(source, predictor.bundle.network.spatial_dims)
-        _check_folders(source, output_dir, list(images.values()), dicom_seg)
+        _check_inputs(source, list(images.values()), dicom_seg, series_uid)
+        _check_output(source, output_dir, list(images.values()))
         output_dir.mkdir(parents=True, exist_ok=True)
 
     done = failed = 0
-    results = predictor.predict_many(
-        images.values(),
-        progress=sys.stderr.isatty(),
-        num_inference_steps=num_inference_steps,
-        num_generations=num_generations,
-        seed=seed,
-        max_batch=max_batch,
-        timeout_s=timeout,
-    )
     try:
-        for name, (path, result) in zip(images, results, strict=True):
+        for name, path in tqdm(images.items(), desc="segmenting", unit="image", disable=not sys.stderr.isatty()):
             try:
-                if isinstance(result, Exception):
-                    raise result
-                writer(result, name)
+                prediction = predictor.predict(
+                    path,
+                    num_inference_steps=num_inference_steps,
+                    num_generations=num_generations,
+                    seed=seed,
+                    max_batch=max_batch,
+                    timeout_s=timeout,
+                    series_uid=series_uid,
+                )
+                writer(prediction, name)
                 done += 1
             except Exception as error:  # one bad image does not stop the others
                 tqdm.write(f"Failed: {_one_line(path, error)}", file=sys.stderr)
@@ -147,20 +159,29 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
-def _check_folders(source: Path, output_dir: Path, images: list[str], dicom_seg: bool) -> None:
-    """Refuse what would fail, or be taken for an input next time."""
-    series = [path for path in images if os.path.isdir(path)]
-    if series:
+def _check_inputs(source: Path, images: list[str], dicom_seg: bool, series_uid: str | None) -> None:
+    """Refuse what only DICOM series have of other images, and series without the packages that read them."""
+    if series_uid == "":
+        raise ValueError("--series-uid is empty (a variable that is not set?); expected a SeriesInstanceUID.")
+    if any(map(os.path.isdir, images)):
         from ..io.import_dicom import import_dicom
 
         for package in ("pydicom", "itk"):
             import_dicom(package)
-    elif dicom_seg:
-        raise ValueError(f"{source}: --dicom-seg needs a folder with a DICOM series.")
-    if output_dir.exists() and not output_dir.is_dir():
+        return
+    for option, given in (("--dicom-seg", dicom_seg), ("--series-uid", series_uid is not None)):
+        if given:
+            raise ValueError(f"{source}: {option} needs a folder with a DICOM series.")
+
+
+def _check_output(source: Path, output_dir: Path, images: list[str]) -> None:
+    """Refuse to write among the inputs: over what lies there, and to be taken for inputs next time."""
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
         raise ValueError(f"{output_dir}: is a file; expected a folder for the results.")
-    folders = {Path(path) if path in series else Path(path).parent for path in images}
-    if source.is_dir() and output_dir.resolve() in {folder.resolve() for folder in folders}:
+    inputs = [Path(os.path.expanduser(source)), *map(Path, images)]
+    if any(output_dir.samefile(path if path.is_dir() else path.parent) for path in inputs):
         raise ValueError(f"{output_dir}: is the folder of the images; expected another one for the results.")
 
 

@@ -51,8 +51,11 @@ class PredictionWriter:
                                                       ``NAME_probability.dcm`` (fractional)
     ============== ================================== =====================================================
 
-    Volumes lie where their image lies, see :class:`~monai_segdiff.VolumeWriter`. The files of one prediction appear
-    together once all are written; older ones of the same name are replaced.
+    Pictures have their rows first, also of predictions that do not. Volumes lie where their image lies, see
+    :class:`~monai_segdiff.VolumeWriter`. The files of one prediction are first written to a hidden folder inside
+    ``output_dir`` and then moved out of it one after another; older ones of the same name are replaced. Before the
+    first move everything that can be checked has been; what still stops it in between (a crash, a lost disk) leaves
+    some files new and some as they were, each whole, and a kill leaves the hidden folder as well.
 
     Args:
         predictor: what makes the predictions.
@@ -110,26 +113,33 @@ class PredictionWriter:
 
         Args:
             prediction: of this predictor.
-            name: start of the names of the files.
+            name: start of the names of the files, without any folder.
 
         Returns:
             The files, sorted.
 
         Raises:
-            ValueError: an overlay of an image that was in memory, or DICOM-SEG of one that was no series.
+            ValueError: ``name`` is empty or leads to another folder; an overlay of an image that was in memory, or
+                DICOM-SEG of one that was no series.
             SeriesError: the series lacks what a DICOM segmentation must repeat of it.
-            OSError: a file cannot be written.
+            OSError: a file cannot be written, or a folder has its name.
         """
+        if not name or name == ".." or name != Path(name).name or "\0" in name:
+            raise ValueError(f"name is {name!r}; expected the start of a file name, without any folder.")
         if self.dicom_seg and prediction.series is None:
             raise ValueError(f"{name}: comes from no DICOM series; expected one to write DICOM-SEG.")
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=self.output_dir) as folder:
             start = Path(folder) / name
             if prediction.mask.ndim == 2:
-                self._write_picture(prediction, start)
+                self._write_picture(_rows_first(prediction), start)
             else:
                 self._write_volume(prediction, start)
-            return [path.replace(self.output_dir / path.name) for path in sorted(Path(folder).iterdir())]
+            moves = [(path, self.output_dir / path.name) for path in sorted(Path(folder).iterdir())]
+            for _, target in moves:
+                if target.is_dir() and not target.is_symlink():
+                    raise IsADirectoryError(f"{target}: is a folder; expected a file of older results, or nothing.")
+            return [path.replace(target) for path, target in moves]
 
     def _write_picture(self, prediction: Prediction, start: Path) -> None:
         foreground, *others = prediction.probability
@@ -186,6 +196,19 @@ class PredictionWriter:
         for step in (*self.predictor.bundle.transforms().load, EnsureChannelFirstd(keys="image")):
             data = step(data)
         return data["image"]
+
+
+def _rows_first(prediction: Prediction) -> Prediction:
+    """The prediction of a picture with axes ``[H, W]``. Objects are numbered, and ties between them split, by rows."""
+    if prediction.rows_first:
+        return prediction
+    return dataclasses.replace(
+        prediction,
+        mask=prediction.mask.T,
+        probability=prediction.probability.swapaxes(-1, -2),
+        uncertainty=prediction.uncertainty.T,
+        rows_first=True,
+    )
 
 
 def _x_first(array: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def read_geojson(path: PathLike, shape: Sequence[int]) -> tuple[np.ndarray, list
     of 1..N that :func:`nuclei_to_geojson` described comes back bit for bit.
 
     A file holds a FeatureCollection, a Feature or a list of Features. Of a cell of QuPath the nucleus is drawn
-    (``nucleusGeometry``), of all others the geometry.
+    (``nucleusGeometry``), of all others the geometry. What is null counts as left out.
 
     Args:
         path: JSON file, as QuPath exports it.
@@ -50,15 +51,19 @@ def read_geojson(path: PathLike, shape: Sequence[int]) -> tuple[np.ndarray, list
         >>> features[0]["properties"]["measurements"]["Area px^2"]  # doctest: +SKIP
         312.0
     """
-    if len(shape) != 2 or any(int(size) != size or size < 1 for size in shape):
-        raise ValueError(f"shape is {tuple(shape)}, expected height and width in pixels, each at least 1.")
+    if len(shape) != 2 or not all(isinstance(size, Real) and size >= 1 and size % 1 == 0 for size in shape):
+        raise ValueError(
+            f"shape is {tuple(shape)}, expected height and width in pixels, each a whole number of at least 1."
+        )
     path = Path(path)
     instances = np.zeros([int(size) for size in shape], dtype=np.int32)
     features = []
     for index, feature in enumerate(_read_features(path)):
         where = f"{path}: feature {index}"
         features.append({**feature, "properties": _properties(where, feature.get("properties"))})
-        for rings in _polygons(where, feature.get("nucleusGeometry", feature.get("geometry")), instances.shape):
+        nucleus = feature.get("nucleusGeometry")
+        geometry = feature.get("geometry") if nucleus is None else nucleus
+        for rings in _polygons(where, geometry, instances.shape):
             box, inside = _fill(rings, instances.shape)
             instances[box][inside] = index + 1
     return instances, features
@@ -87,7 +92,9 @@ def _properties(where: str, found: Any) -> dict[str, Any]:
     properties = {} if found is None else found
     if not isinstance(properties, dict):
         raise AnnotationError(f"{where}: properties is {str(found)[:100]}, expected an object.")
-    listed = properties.get("measurements", {})
+    listed = properties.get("measurements")
+    if listed is None:
+        listed = {}
     try:
         pairs = listed.items() if isinstance(listed, dict) else [(item["name"], item["value"]) for item in listed]
         measurements = {str(name): float(value) for name, value in pairs}

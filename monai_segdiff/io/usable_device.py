@@ -28,7 +28,7 @@ def usable_device(device: str | torch.device) -> torch.device:
         if found.type == "meta":
             raise RuntimeError("it computes nothing")
         torch.empty(1, device=found)
-    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+    except (AssertionError, ImportError, NotImplementedError, RuntimeError, TypeError) as error:
         line, _, _ = str(error).partition("\n")
         raise ValueError(
             f"device is {device!r}, which cannot be used here ({line}); expected 'cpu' or 'auto'."

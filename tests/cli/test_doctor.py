@@ -89,7 +89,7 @@ def test_what_fails_is_shown_and_counted(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_device_that_is_not_there() -> None:
     result = run("--device", "gpu")
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: --device is gpu, which cannot be used here")
+    assert result.stderr.startswith("Error: --device is 'gpu'; expected auto, cpu, cuda, cuda:N or mps")
     assert result.stdout == ""
 
 
@@ -125,6 +125,40 @@ def test_extras(installed: dict[str, str], expected: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "requires", lambda name: REQUIRES)
     monkeypatch.setattr(module, "version", version)
     assert module._extra("dicom") == expected
+
+
+@pytest.mark.parametrize("lost", [("scipy",), ("monai_segdiff", "typer")])
+def test_packages_without_metadata_fail_and_the_rest_is_tested(
+    lost: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("monai_segdiff.cli.doctor")
+
+    def lookup(find: Any) -> Any:
+        def found(name: str) -> Any:
+            if name in lost:
+                raise module.PackageNotFoundError(name)
+            return find(name)
+
+        return found
+
+    for name in ("version", "requires"):
+        monkeypatch.setattr(module, name, lookup(getattr(module, name)))
+    monkeypatch.setattr(self_test, "self_test", lambda *arguments: iter([Check("first", True)]))
+    result = run("--device", "cpu")
+    assert result.exit_code == 1, result.output
+    failed = [line for line in result.stdout.splitlines() if line.strip().startswith("FAILED")]
+    assert failed == [f"  FAILED  {name} (no metadata: install it again)" for name in lost]
+    assert result.stdout.endswith(f"OK      first\n{result.stdout.splitlines()[-2]}\nChecks that FAILED: {len(lost)}\n")
+    assert f"torch           {torch.__version__}" in result.stdout
+    assert ("unknown: monai_segdiff has no metadata" in result.stdout) == ("monai_segdiff" in lost)
+
+
+def test_an_empty_path_is_not_this_folder(picture_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(picture_bundle)
+    result = run("--bundle", "")
+    assert result.exit_code == 2
+    assert "Invalid value for '--bundle'" in result.stderr
+    assert result.stdout == ""
 
 
 def test_the_extras_are_those_of_the_package() -> None:

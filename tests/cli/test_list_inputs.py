@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,27 @@ def test_what_cannot_be_listed(spatial_dims: int, files: dict[str, bytes], messa
     with pytest.raises(DatasetError, match=message) as raised:
         list_inputs(write(tmp_path / "in", **files), spatial_dims)
     assert str(tmp_path / "in") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "subfolder", "suffix", "other"),
+    [(2, "images", ".png", ".nii"), (2, "Tissue Images", ".tif", ".nii"), (3, "imagesTs", ".nii.gz", ".png")],
+)
+def test_images_in_a_folder_and_in_its_subfolder(
+    spatial_dims: int, subfolder: str, suffix: str, other: str, tmp_path: Path
+) -> None:
+    """The subfolder alone would be taken."""
+    folder = write(tmp_path / "in", **{f"._hidden{suffix}": b"", f"a{other}": b""})
+    inner = write(folder / subfolder, **{f"b{suffix}": b""})
+    assert list_inputs(folder, spatial_dims) == {"b": str(inner / f"b{suffix}")}
+    (folder / f"a{suffix}").write_bytes(b"")
+    message = f"{folder}: holds images (a{suffix}), and so does {inner}; expected one place"
+    with pytest.raises(DatasetError, match=f"^{re.escape(message)}[^\n]*files\\.$"):
+        list_inputs(folder, spatial_dims)
+    assert list_inputs(inner, spatial_dims) == {"b": str(inner / f"b{suffix}")}
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"in/a{suffix}\nin/{subfolder}/b{suffix}\n")
+    assert list(list_inputs(listed, spatial_dims)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

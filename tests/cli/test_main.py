@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ from monai.transforms import LoadImage
 from typer.testing import CliRunner
 
 import monai_segdiff
+from monai_segdiff import cli
 from monai_segdiff.cli import app, main
 
 
@@ -45,21 +47,47 @@ def test_the_command_is_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err.startswith("Usage: monai-segdiff [OPTIONS]")
 
 
-def test_nothing_is_said_of_decoders_that_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_ctrl_c_outside_of_what_typer_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**settings: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+
+
+def test_nothing_is_said_of_decoders_that_are_not_used(
+    picture_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("monai.data.nvimgcodec_pydicom_plugin"), "level", logging.NOTSET)
+    words = ["predict", str(tmp_path), str(tmp_path / "out"), "--bundle", str(picture_bundle)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        CliRunner().invoke(app, ["doctor", "--device", "gpu"])
-        LoadImage()  # warns and logs otherwise
+        result = CliRunner().invoke(app, words)  # opens the bundle, whose LoadImaged warns and logs otherwise
+        LoadImage()
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {tmp_path}: holds no image; expected files with .tif, .tiff, .png, .jpg, .jpeg.\n"
     assert "nvImageCodec" not in caplog.text
 
 
-def test_the_command_line_itself_imports_nothing_slow() -> None:
-    """The package around it does; here it has an empty one."""
+def run_light(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run code after an import of the command line alone, in an empty package: the real one imports what is slow."""
     package = Path(monai_segdiff.__file__).parent
     code = (
         "import sys, types; package = types.ModuleType('monai_segdiff'); sys.modules['monai_segdiff'] = package; "
-        f"package.__path__ = [{str(package)!r}]; import monai_segdiff.cli; "
-        "print({'torch', 'monai', 'numpy'} & set(sys.modules))"
+        f"package.__path__ = [{str(package)!r}]; import monai_segdiff.cli; {code}"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_line_itself_imports_nothing_slow() -> None:
+    done = run_light("print({'torch', 'monai', 'numpy'} & set(sys.modules))")
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+def test_a_signal_at_the_exit_does_not_spoil_the_status() -> None:
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT); monai_segdiff.cli.main()"
+    done = run_light(late, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("monai-segdiff ")

@@ -5,11 +5,11 @@ import importlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,7 +107,8 @@ def test_settings_reach_the_predictor(picture_bundle: Path, images: Path, tmp_pa
         read(tmp_path / "out" / "a_probability.png"), (255 * expected.probability[0]).astype(np.uint8)
     )
     collection = json.loads((tmp_path / "out" / "a_nuclei.geojson").read_text())
-    assert collection["provenance"]["settings"] == {"num_inference_steps": 2, "num_generations": 3}
+    given = collection["provenance"]["settings"]
+    assert (given["num_inference_steps"], given["num_generations"], given["max_batch"]) == (2, 3, 2)
     assert collection["provenance"]["seed"] == 7
     for feature in collection["features"]:
         measured = feature["properties"]["measurements"]
@@ -127,7 +128,7 @@ def test_the_bound_on_memory_reaches_the_predictor(
     monkeypatch.setattr(SegDiffPredictor, "predict", spy)
     words = ("--max-batch", 3, "--timeout", 50.5)
     assert run(images / "a.png", tmp_path / "out", "--bundle", picture_bundle, *words).exit_code == 0
-    bundles_own = dict.fromkeys(["num_inference_steps", "num_generations", "seed"])
+    bundles_own = dict.fromkeys(["num_inference_steps", "num_generations", "seed", "series_uid"])
     assert given == [{**bundles_own, "max_batch": 3, "timeout_s": 50.5}]
 
 
@@ -135,19 +136,18 @@ def test_the_bound_on_memory_reaches_the_predictor(
 def test_a_bar_in_a_terminal_only(
     terminal: bool, picture_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[bool] = []
-
-    def spy(self: SegDiffPredictor, images: Any, *, progress: bool, **settings: Any) -> Iterator[Any]:
-        shown.append(progress)
-        return iter(zip(images, [ValueError("no")] * len(images), strict=True))
+    def fail(self: SegDiffPredictor, image: Any, **settings: Any) -> Any:
+        raise ValueError("no")
 
     stderr = io.StringIO()
     monkeypatch.setattr(stderr, "isatty", lambda: terminal)
-    monkeypatch.setattr(importlib.import_module("monai_segdiff.cli.predict"), "sys", SimpleNamespace(stderr=stderr))
-    monkeypatch.setattr(SegDiffPredictor, "predict_many", spy)
-    assert run(images, tmp_path / "out", "--bundle", picture_bundle).exit_code == 1
-    assert shown == [terminal]
+    module = importlib.import_module("monai_segdiff.cli.predict")
+    monkeypatch.setattr(module, "sys", SimpleNamespace(stderr=stderr))
+    monkeypatch.setattr(SegDiffPredictor, "predict", fail)
+    result = run(images, tmp_path / "out", "--bundle", picture_bundle)
+    assert result.exit_code == 1
     assert stderr.getvalue() == "".join(f"Failed: {images / name}.png: ValueError: no\n" for name in "abc")
+    assert ("3/3" in result.stderr) == terminal
 
 
 def test_volumes(volume_bundle: Path, tmp_path: Path) -> None:
@@ -174,9 +174,21 @@ def test_a_series(volume_bundle: Path, series: Path, tmp_path: Path) -> None:
     assert kinds_of_segmentation == ["BINARY", "FRACTIONAL"]
 
 
-def test_results_may_lie_beside_a_single_image(picture_bundle: Path, images: Path) -> None:
-    assert run(images / "a.png", images, "--bundle", picture_bundle).exit_code == 0
-    assert names(images) == ["a.png", "a_mask.png", "a_overlay.png", "b.png", "c.png"]
+def test_one_series_of_several(volume_bundle: Path, series: Path, tmp_path: Path) -> None:
+    uid = dcmread(next(series.iterdir())).SeriesInstanceUID
+    other = write_series(series, shape=(5, 12, 16), prefix="other")
+    assert run(series, tmp_path / "out", "--bundle", volume_bundle).exit_code == 1
+    for series_uid, shape in ((uid, (17, 14, 6)), (dcmread(other.paths[0]).SeriesInstanceUID, (16, 12, 5))):
+        result = run(series, tmp_path / "out", "--bundle", volume_bundle, "--no-overlay", "--series-uid", series_uid)
+        assert result.exit_code == 0, result.output
+        assert nib.load(tmp_path / "out" / "in_seg.nii.gz").shape == shape
+
+
+def test_results_may_lie_below_or_above_the_images(picture_bundle: Path, images: Path) -> None:
+    for out in (images / "results", images.parent):
+        assert run(images / "a.png", out, "--bundle", picture_bundle, "--no-overlay").exit_code == 0
+        assert (out / "a_mask.png").is_file()
+    assert names(images) == ["a.png", "b.png", "c.png", "results"]
 
 
 # What fails
@@ -219,6 +231,13 @@ def test_a_series_with_a_missing_slice(volume_bundle: Path, series: Path, tmp_pa
     assert names(tmp_path / "out") == []
 
 
+def test_a_series_that_is_not_there(volume_bundle: Path, series: Path, tmp_path: Path) -> None:
+    result = run(series, tmp_path / "out", "--bundle", volume_bundle, "--series-uid", "1.2.3")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Failed: {series}: holds 1 series: ")
+    assert "with the UID 1.2.3" in result.stderr
+
+
 @pytest.mark.parametrize("where", ["predict", "write"])
 def test_ctrl_c(
     where: str, picture_bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -247,7 +266,11 @@ def test_ctrl_c(
     [
         ([], "Missing option --bundle (or the environment variable MONAI_SEGDIFF_BUNDLE)"),
         (["--bundle", "nowhere"], "metadata.json: does not exist; expected a bundle folder"),
-        (["--bundle", "BUNDLE", "--device", "gpu"], "--device is gpu, which cannot be used here"),
+        (["--bundle", ""], "Invalid value for '--bundle'"),
+        (["--bundle", "BUNDLE", "--device", "gpu"], "--device is 'gpu'; expected auto, cpu, cuda, cuda:N or mps"),
+        (["--bundle", "BUNDLE", "--device", "meta"], "--device is 'meta'; expected auto, cpu, cuda, cuda:N or mps"),
+        (["--bundle", "BUNDLE", "--series-uid", "1.2"], "in: --series-uid needs a folder with a DICOM series"),
+        (["--bundle", "VOLUMES", "--series-uid", ""], "holds no image; expected files with .nii"),
         (["--bundle", "BUNDLE", "--seed", "-1"], "Invalid value for '--seed'"),
         (["--bundle", "BUNDLE", "--num-generations", "0"], "Invalid value for '--num-generations'"),
         (["--bundle", "BUNDLE", "--max-batch", "0"], "Invalid value for '--max-batch'"),
@@ -281,7 +304,14 @@ def test_wrong_options(
         ("in/a.txt", "out", "a.txt: names no image"),
         ("empty", "out", "empty: holds no image"),
         ("in", "in", "in: is the folder of the images; expected another one"),
+        ("in", "link", "link: is the folder of the images; expected another one"),
+        ("in/a.png", "in", "in: is the folder of the images; expected another one"),
+        ("list.txt", "images", "images: is the folder of the images; expected another one"),
         (".", "images", "images: is the folder of the images; expected another one"),
+        (".", ".", ".: is the folder of the images; expected another one"),
+        ("", "out", "Invalid value for 'IN': is empty"),
+        ("in", "", "Invalid value for 'OUT': is empty"),
+        ("both", "out", "both: holds images (b.png), and so does "),
         ("in", "in/a.png", "in/a.png: is a file; expected a folder for the results"),
         ("in", "in/a.png/out", "Not a directory"),
     ],
@@ -300,12 +330,17 @@ def test_wrong_folders(
     (tmp_path / "in" / "a.txt").write_text("")
     (tmp_path / "images").mkdir()  # a name that is looked for
     (tmp_path / "images" / "a.png").write_bytes((images / "a.png").read_bytes())
+    (tmp_path / "both" / "images").mkdir(parents=True)
+    for name in ("both/b.png", "both/images/c.png"):
+        (tmp_path / name).write_bytes((images / "a.png").read_bytes())
+    (tmp_path / "list.txt").write_text("in/b.png\nimages/a.png\n")
+    (tmp_path / "link").symlink_to("in")
+    before = sorted(tmp_path.rglob("*"))
     result = run(source, out, "--bundle", picture_bundle)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-    assert len(list(tmp_path.rglob("*.*"))) == 5  # four pictures and a list
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_results_among_the_slices_of_a_series(volume_bundle: Path, series: Path) -> None:
@@ -346,11 +381,26 @@ def test_a_series_without_the_extra(
     assert not (tmp_path / "out").exists()
 
 
-def test_dicom_seg_of_nifti(volume_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dicom-seg"], "a.nii: --dicom-seg needs a folder with a DICOM series"),
+        (["--series-uid", "1.2"], "a.nii: --series-uid needs a folder with a DICOM series"),
+        (["--series-uid", ""], "--series-uid is empty"),
+    ],
+)
+def test_options_of_a_series_with_nifti(words: list[str], message: str, volume_bundle: Path, tmp_path: Path) -> None:
     nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4)).to_filename(tmp_path / "a.nii")
-    result = run(tmp_path / "a.nii", tmp_path / "out", "--bundle", volume_bundle, "--dicom-seg")
+    result = run(tmp_path / "a.nii", tmp_path / "out", "--bundle", volume_bundle, *words)
     assert result.exit_code == 2
-    assert "a.nii: --dicom-seg needs a folder with a DICOM series" in result.stderr
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_uid_of_a_series(volume_bundle: Path, series: Path, tmp_path: Path) -> None:
+    result = run(series, tmp_path / "out", "--bundle", volume_bundle, "--series-uid", "")
+    assert result.exit_code == 2
+    assert "--series-uid is empty" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -435,6 +485,33 @@ def test_a_signal_stops_it_with_nothing_half_written(picture_bundle: Path, image
     assert names(out) == [f"{number:03d}_{what}.png" for number in range(done) for what in ("mask", "overlay")]
     for path in out.iterdir():
         assert read(path).shape[:2] == (40, 60)
+
+
+def interrupting_bundle(bundle: Path, folder: Path) -> Path:
+    """A bundle that sends Ctrl-C to its process when its network is asked for."""
+    shutil.copytree(bundle, folder)
+    config = json.loads((folder / "configs" / "inference.json").read_text())
+    config["network"] = "$__import__('os').kill(__import__('os').getpid(), 2)"
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_signal_while_the_bundle_is_loaded(picture_bundle: Path, images: Path, tmp_path: Path) -> None:
+    bundle = interrupting_bundle(picture_bundle, tmp_path / "bundle")
+    result = run(images, tmp_path / "out", "--bundle", bundle)
+    assert (result.exit_code, result.output) == (130, "")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("command", ["predict", "doctor"])
+def test_a_signal_during_the_start(command: str, picture_bundle: Path, images: Path, tmp_path: Path) -> None:
+    words = (images, tmp_path / "out") if command == "predict" else ()
+    bundle = interrupting_bundle(picture_bundle, tmp_path / "bundle")
+    started = process(command, *words, "--bundle", bundle, "--device", "cpu")
+    _, stderr = started.communicate(timeout=120)
+    assert (started.returncode, stderr) == (130, "")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.end_to_end

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from PIL import Image
 
 from monai_segdiff import (
@@ -263,7 +266,39 @@ def test_a_long_name_of_a_bundle_is_cut_for_dicom(
     assert description.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "n" * 64
 
 
+def test_a_picture_from_a_tensor_gives_the_files_of_the_array(
+    pictures: SegDiffPredictor, picture: Prediction, tmp_path: Path
+) -> None:
+    array = read_picture(Path(picture.source))
+    tensor = MetaTensor(torch.from_numpy(array.transpose(2, 1, 0).copy()).float())
+    predictions = {"array": pictures.predict(array), "tensor": pictures.predict(tensor)}
+    assert predictions["tensor"].mask.shape == predictions["array"].mask.shape[::-1] == (70, 90)
+    kinds = {"overlay": False, "probability": True, "uncertainty": True, "geojson": True}
+    for name, prediction in predictions.items():
+        written = PredictionWriter(pictures, tmp_path / name, **kinds)(prediction, "a")
+        assert len(written) == 4
+    for path in (tmp_path / "array").iterdir():
+        assert path.read_bytes() == (tmp_path / "tensor" / path.name).read_bytes(), path.name
+    assert np.array_equal(read_picture(tmp_path / "tensor" / "a_mask.png"), picture.mask * 255)
+
+
 # What cannot be
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../esc", "/abs", "sub/x", "sub/", "./a", "a\0b"])
+def test_a_name_that_is_no_name_of_a_file(
+    name: str, pictures: SegDiffPredictor, picture: Prediction, tmp_path: Path
+) -> None:
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(ValueError, match=f"name is {re.escape(repr(name))}; expected") as raised:
+        PredictionWriter(pictures, tmp_path / "out", overlay=False)(picture, name)
+    assert type(raised.value) is ValueError
+    assert [path.name for path in tmp_path.rglob("*")] == ["sub"]
+
+
+@pytest.mark.parametrize("name", ["...", ".a", "a.b", "a b", "\u00e4"])
+def test_an_unusual_name(name: str, pictures: SegDiffPredictor, picture: Prediction, tmp_path: Path) -> None:
+    assert PredictionWriter(pictures, tmp_path, overlay=False)(picture, name) == [tmp_path / f"{name}_mask.png"]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +343,32 @@ def test_several_classes_in_a_picture(pictures: SegDiffPredictor, picture: Predi
     with pytest.raises(ValueError, match=r"slide: has 3 classes; expected one"):
         PredictionWriter(pictures, tmp_path)(several, "slide")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["mask", "overlay", "probability"])
+def test_a_folder_in_the_way_leaves_all_older_results(
+    folder: str, pictures: SegDiffPredictor, picture: Prediction, tmp_path: Path
+) -> None:
+    names = [f"a_{kind}.png" for kind in ("mask", "overlay", "probability")]
+    for name in names:
+        (tmp_path / name).write_text("older")
+    in_the_way = tmp_path / f"a_{folder}.png"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"a_{folder}\.png: is a folder; expected a file"):
+        PredictionWriter(pictures, tmp_path, probability=True)(picture, "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert [path.read_text() for path in tmp_path.iterdir() if path.is_file()] == ["older"] * 2
+
+
+def test_a_link_to_a_folder_is_replaced_as_a_link_to_a_file_is(
+    pictures: SegDiffPredictor, picture: Prediction, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a_mask.png").symlink_to(tmp_path / "elsewhere")
+    PredictionWriter(pictures, tmp_path, overlay=False)(picture, "a")
+    assert not (tmp_path / "a_mask.png").is_symlink()
+    assert np.array_equal(read_picture(tmp_path / "a_mask.png"), picture.mask * 255)
 
 
 def test_a_failure_leaves_older_results_and_nothing_new(

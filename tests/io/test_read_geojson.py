@@ -137,6 +137,7 @@ def test_what_qupath_exports(tmp_path: Path, content: str, encoding: str) -> Non
             {"Area": 6, "Length": 1.5},
         ),
         ({"measurements": []}, {}),
+        ({"measurements": None}, {}),
         ({"name": "no measurements"}, {}),
         (None, {}),
     ],
@@ -149,6 +150,11 @@ def test_measurements_are_always_a_mapping(tmp_path: Path, properties: Any, expe
 def test_of_a_cell_the_nucleus_is_drawn(tmp_path: Path) -> None:
     cell = feature([[[0, 0], [8, 0], [8, 6], [0, 6], [0, 0]]], objectType="cell")
     found, _ = read(tmp_path, {**cell, "nucleusGeometry": {"type": "Polygon", "coordinates": [SQUARE]}})
+    assert found.sum() == 6
+
+
+def test_a_cell_whose_nucleus_is_null_is_drawn_itself(tmp_path: Path) -> None:
+    found, _ = read(tmp_path, {**feature([SQUARE]), "nucleusGeometry": None})
     assert found.sum() == 6
 
 
@@ -209,7 +215,8 @@ def polygon_of(*points: Any) -> dict[str, Any]:
         (polygon_of([-2, 1], [0, 1], [0, 2], [-2, 1]), "feature 0: lies at"),
         ({**feature([SQUARE]), "properties": [1]}, r"feature 0: properties is \[1\], expected an object"),
         (feature([SQUARE], measurements=3), "feature 0: measurements is 3, expected names and numbers"),
-        (feature([SQUARE], measurements=None), "feature 0: measurements is None"),
+        ({**feature([SQUARE]), "nucleusGeometry": {}}, "feature 0: the geometry is {}, expected a Polygon"),
+        (feature([SQUARE], measurements=False), "feature 0: measurements is False"),
         (feature([SQUARE], measurements={"Area": "large"}), "feature 0: measurements is {'Area': 'large'}"),
         (feature([SQUARE], measurements=[{"name": "Area"}]), "feature 0: measurements is"),
     ],
@@ -226,7 +233,16 @@ def test_missing_file(tmp_path: Path) -> None:
         read_geojson(tmp_path / "none.geojson", (6, 8))
 
 
-@pytest.mark.parametrize("shape", [(6,), (6, 8, 3), (0, 8), (6, -1), (6.5, 8)])
+@pytest.mark.parametrize("shape", [(6.0, 8), (np.int64(6), np.float32(8))])
+def test_whole_numbers_of_any_type(tmp_path: Path, shape: Any) -> None:
+    found, _ = read(tmp_path, feature([SQUARE]), shape)
+    assert found.shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(6,), (6, 8, 3), (0, 8), (6, -1), (6.5, 8), (math.nan, 8), (6, math.inf), (6, "8"), (6, None), (6, np.nan)],
+)
 def test_bad_shape(tmp_path: Path, shape: Any) -> None:
-    with pytest.raises(ValueError, match="shape is .*, expected height and width"):
+    with pytest.raises(ValueError, match="shape is .*, expected height and width in pixels, each a whole number"):
         read_geojson(tmp_path / "objects.geojson", shape)

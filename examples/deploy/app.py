@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +23,8 @@ from series_volume_operator import SeriesVolumeOperator
 
 __all__ = ["SegmentationApplication", "main"]
 
+SERIES_VARIABLE = "MONAI_SEGDIFF_SERIES_UID"  # the SDK's parser takes no further options
+
 
 class SegmentationApplication(Application):
     """Load a series, segment it with the bundle as it is, write one DICOM-SEG.
@@ -29,18 +33,23 @@ class SegmentationApplication(Application):
         context: paths, as the SDK parsed them.
         bundle: what segments.
         output_dir: folder for the file, which is named by its SOP instance UID.
+        series_uid: SeriesInstanceUID of the series, where the study has several of the modality.
     """
 
-    def __init__(self, context: AppContext, bundle: DeployedBundle, output_dir: Path) -> None:
+    def __init__(
+        self, context: AppContext, bundle: DeployedBundle, output_dir: Path, series_uid: str | None = None
+    ) -> None:
         Application.__init__(self)
-        self.context, self.bundle, self.output_dir = context, bundle, output_dir
+        self.context, self.bundle, self.output_dir, self.series_uid = context, bundle, output_dir, series_uid
 
     def compose(self) -> None:
         """Connect the operators."""
         # For any folder the SDK makes a model that holds no network; without it, the inference operator builds the
         # network of the bundle and loads the weights.
         self.context.models = None
-        rule = {"name": "image", "conditions": {"Modality": f"^{self.bundle.modality}$"}}
+        conditions = {"Modality": f"^{self.bundle.modality}$"}
+        if self.series_uid:
+            conditions["SeriesInstanceUID"] = f"^{re.escape(self.series_uid)}$"
         load = DICOMDataLoaderOperator(
             self,
             CountCondition(self, 1),  # else the source starts again for ever
@@ -48,9 +57,17 @@ class SegmentationApplication(Application):
             name="load",
         )
         select = DICOMSeriesSelectorOperator(
-            self, rules=json.dumps({"selections": [rule]}), all_matched=True, name="select"
+            self,
+            rules=json.dumps({"selections": [{"name": "image", "conditions": conditions}]}),
+            all_matched=True,
+            name="select",
         )
-        volume = SeriesVolumeOperator(self, modality=self.bundle.modality, name="volume")
+        volume = SeriesVolumeOperator(
+            self,
+            wanted=f"{self.bundle.modality} series" + (f" with the UID {self.series_uid}" if self.series_uid else ""),
+            hint=f"name it in the environment variable {SERIES_VARIABLE}",
+            name="volume",
+        )
         segment = MonaiBundleInferenceOperator(
             self,
             input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],
@@ -90,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         bundle = DeployedBundle(context.model_path)
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output) as unfinished:
-            SegmentationApplication(context, bundle, Path(unfinished)).run()
+            SegmentationApplication(context, bundle, Path(unfinished), os.environ.get(SERIES_VARIABLE)).run()
             [written] = Path(unfinished).glob("*.dcm")
             finished = written.replace(output / written.name)
     except Exception as error:  # of any operator; Holoscan has logged where

@@ -28,6 +28,7 @@ class CodedSegment(SegmentDescription):
             segmented_property_type=Code(*segment.type),
             algorithm_name=bundle.name[:64],
             algorithm_version=bundle.version,
+            anatomic_regions=[Code(*segment.region)] if segment.region else None,
         )
         self.modifier = segment.modifier
         self.parameters = f"weights_sha256={bundle.weights_sha256}"

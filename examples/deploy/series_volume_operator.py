@@ -12,6 +12,7 @@ from monai.deploy.operators.dicom_series_to_volume_operator import DICOMSeriesTo
 
 from monai_segdiff.exceptions import SeriesError
 from monai_segdiff.io import read_dicom_series
+from monai_segdiff.io.source_headers import mend_headers
 
 __all__ = ["SeriesVolumeOperator"]
 
@@ -24,16 +25,20 @@ class SeriesVolumeOperator(DICOMSeriesToVolumeOperator):
 
     Args:
         fragment: the application.
-        modality: what was selected, for messages.
+        wanted: what was selected, for messages.
+        hint: how to select one of several, for messages.
         kwargs: ``name``, as for every operator.
     """
 
-    def __init__(self, fragment: Fragment, *args: Any, modality: str, **kwargs: Any) -> None:
-        self.modality = modality
+    def __init__(self, fragment: Fragment, *args: Any, wanted: str, hint: str, **kwargs: Any) -> None:
+        self.wanted, self.hint = wanted, hint
         super().__init__(fragment, *args, **kwargs)
 
     def convert_to_image(self, study_selected_series_list: list[Any]) -> Image:
-        """Read the one selected series, and sort its instances for the writer.
+        """Read the one selected series, and sort and mend its instances for the writer.
+
+        The writer hands them to highdicom, which refuses anonymised series or orientations that differ in the last
+        decimal, and repeats a thickness or distance that is missing or wrong.
 
         Args:
             study_selected_series_list: what the selector found.
@@ -42,12 +47,17 @@ class SeriesVolumeOperator(DICOMSeriesToVolumeOperator):
             Float32 ``[X, Y, Z]`` with the affine to RAS in mm.
 
         Raises:
-            SeriesError: not one series is selected, or it is no regular volume.
+            SeriesError: not one series is selected, or it is no regular volume or none that a segmentation
+                can refer to.
         """
         chosen = [one.series for study in study_selected_series_list for one in study.selected_series]
         if len(chosen) != 1:
-            found = f" ({', '.join(str(series.SeriesInstanceUID) for series in chosen)})" if chosen else ""
-            raise SeriesError(f"holds {len(chosen)} {self.modality} series{found}; expected one.")
+            found = ", ".join(str(series.SeriesInstanceUID) for series in chosen)
+            raise SeriesError(
+                f"holds {len(chosen)} {self.wanted} ({found}); expected one ({self.hint})."
+                if chosen
+                else f"holds 0 {self.wanted}; expected one."
+            )
         instances = chosen[0].get_sop_instances()
         folder = Path(instances[0].get_native_sop_instance().filename).parent
         series = read_dicom_series(folder, series_uid=str(chosen[0].SeriesInstanceUID))
@@ -58,6 +68,7 @@ class SeriesVolumeOperator(DICOMSeriesToVolumeOperator):
             )
         instances.sort(key=lambda one: series.instance_uids.index(_uid(one)))
         affine = series.image.affine.numpy()
+        mend_headers([one.get_native_sop_instance() for one in instances], affine)
         meta = {"affine": affine, "original_affine": affine, "space": "RAS", "original_channel_dim": "no_channel"}
         # These two keys tell the inference operator that the array is [X, Y, Z] already.
         meta["spacing"] = np.linalg.norm(affine[:3, :3], axis=0)

@@ -111,7 +111,9 @@ def predict(
                 raise ValueError(f"{name} is {value}; expected a number above 0.")
         if pixel_size is not None and not geojson:
             raise ValueError("--pixel-size has no effect without --geojson.")
+        from ..io.dicom_series import read_dicom_series
         from ..io.prediction_writer import PredictionWriter
+        from ..io.source_headers import check_segmentable
         from ..predictor import SegDiffPredictor
         from .check_device import check_device
 
@@ -137,6 +139,8 @@ def predict(
     try:
         for name, path in tqdm(images.items(), desc="segmenting", unit="image", disable=not sys.stderr.isatty()):
             try:
+                if dicom_seg:  # before any time goes into a result that could not be written
+                    check_segmentable(read_dicom_series(path, predictor.bundle.modality, series_uid))
                 prediction = predictor.predict(
                     path,
                     num_inference_steps=num_inference_steps,

@@ -10,11 +10,13 @@ from .geojson import nuclei_to_geojson, write_geojson
 from .instance_polygons import instance_polygons
 from .read_geojson import read_geojson
 from .segment_code import CodedTerm, SegmentCode, segments_of_metadata
+from .source_headers import check_segmentable
 
 __all__ = [
     "CodedTerm",
     "DicomSeries",
     "SegmentCode",
+    "check_segmentable",
     "instance_polygons",
     "nuclei_to_geojson",
     "read_dicom_probability",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from ..exceptions import SeriesError
 from .dicom_series import DicomSeries
 from .import_dicom import import_dicom
 from .segment_code import CodedTerm, SegmentCode
+from .source_headers import source_headers
 
 __all__ = ["write_dicom_probability", "write_dicom_seg"]
 
 PROVENANCE = ("bundle", "bundle_version", "weights_sha256", "package_version", "torch_version", "device", "seed")
 NAME = "monai_segdiff"
 SERIES_NUMBER_OFFSET = 1000  # from the source's, so that results stand behind the images in a study
+NUMBERS = range(2**31)  # of DICOM's IS that are not negative
 MAX_FRACTIONAL_VALUE = 255
 
 
@@ -39,7 +41,8 @@ def write_dicom_seg(
 
     Each slice of a class that has voxels becomes a frame in the place of its source slice and refers to it; slices
     without any are left out. An empty mask gets all frames, as a segmentation needs at least one: "looked for, not
-    found" is a valid result. Study, patient and frame of reference are those of the series.
+    found" is a valid result. Study, patient and frame of reference are those of the series; of an anonymised one, what
+    is missing or not valid stays blank (see :func:`~monai_segdiff.io.source_headers.mend_headers`).
 
     The object says what made it: ``algorithm``, version and parameters in the algorithm identification of each segment
     (commas and equals signs inside a value become ``;`` and ``:``, as DICOM separates parameters by them), and package
@@ -185,7 +188,7 @@ def _write(
         ),
     )
     descriptions = [_describe(number, segments[number], identification, highdicom) for number in sorted(segments)]
-    sources = _sources(series)
+    sources = source_headers(series)
     try:
         segmentation = highdicom.seg.Segmentation(
             source_images=sources,
@@ -193,7 +196,7 @@ def _write(
             segmentation_type=segmentation_type,
             segment_descriptions=descriptions,
             series_instance_uid=highdicom.UID(),
-            series_number=int(sources[0].get("SeriesNumber") or 0) + SERIES_NUMBER_OFFSET,
+            series_number=_series_number(sources[0]),
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer=NAME,
@@ -215,6 +218,16 @@ def _write(
         ) from error
     with atomic_write(path) as temporary:
         segmentation.save_as(temporary)
+
+
+def _series_number(header: Any) -> int:
+    try:
+        number = int(header.get("SeriesNumber") or 0)
+    except (TypeError, ValueError):
+        number = 0
+    if number not in NUMBERS:
+        number = 0
+    return number + SERIES_NUMBER_OFFSET if number + SERIES_NUMBER_OFFSET in NUMBERS else number
 
 
 def _origin(provenance: Any) -> dict[str, str]:
@@ -251,19 +264,3 @@ def _describe(number: int, segment: SegmentCode, identification: Any, highdicom:
         kind = description.SegmentedPropertyTypeCodeSequence[0]
         kind.SegmentedPropertyTypeModifierCodeSequence = [concept(segment.modifier)]
     return description
-
-
-def _sources(series: DicomSeries) -> Sequence[Any]:
-    """The headers of the series, in the order of the frames."""
-    pydicom = import_dicom("pydicom")
-    sources = []
-    for path, uid in zip(series.files, series.instance_uids, strict=True):
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            found = str(header.SOPInstanceUID)
-        except Exception as error:  # pydicom raises many types on damaged files
-            raise SeriesError(f"{path}: cannot be read ({error}); expected the slice {uid} of the series.") from error
-        if found != uid:
-            raise SeriesError(f"{path}: holds the slice {found}; expected {uid}, as when the series was read.")
-        sources.append(header)
-    return sources

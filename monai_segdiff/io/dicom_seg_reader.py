@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,17 @@ def _read(path: Path, series: DicomSeries, expected: str) -> np.ndarray:
     try:
         segmentation = highdicom.seg.segread(path)
         kind = str(segmentation.SegmentationType)
+        shape = (int(segmentation.Columns), int(segmentation.Rows))
     except Exception as error:  # pydicom and highdicom raise many types on other and damaged files
         raise ImageError(f"{path}: cannot be read ({error}); expected a DICOM segmentation.") from error
     if kind != expected:
         raise ImageError(f"{path}: is a segmentation of the type {kind}; expected {expected}.")
-    _check_sources(segmentation, series, path)
+    _check_sources(segmentation.get_source_image_uids(), series, path)
+    if shape != tuple(series.image.shape[1:3]):
+        raise SeriesError(
+            f"{path}: has frames of {shape[0]} x {shape[1]} pixels; expected "
+            f"{series.image.shape[1]} x {series.image.shape[2]}, as the slices have."
+        )
     try:
         return segmentation.get_pixels_by_source_instance(
             source_sop_instance_uids=series.instance_uids,
@@ -89,18 +96,17 @@ def _read(path: Path, series: DicomSeries, expected: str) -> np.ndarray:
         ) from error
 
 
-def _check_sources(segmentation: Any, series: DicomSeries, path: Path) -> None:
-    sources = segmentation.get_source_image_uids()
+def _check_sources(sources: Sequence[tuple[Any, Any, Any]], series: DicomSeries, path: Path) -> None:
+    """Check the UIDs of study, series and instance of each source."""
+    if not sources:
+        raise SeriesError(
+            f"{path}: names no slices that it was made from (in ReferencedSeriesSequence); expected some of the "
+            f"{len(series.files)} of {series.series_uid}."
+        )
     others = {uid for _, _, uid in sources} - {*series.instance_uids}
-    if not sources or others:
+    if others:
         found = sorted({str(uid) for _, uid, _ in sources})
         raise SeriesError(
             f"{path}: refers to {len(sources)} slices of the series {found}, {len(others)} of them unknown; expected "
             f"some of the {len(series.files)} of {series.series_uid}."
-        )
-    shape = (int(segmentation.Columns), int(segmentation.Rows))
-    if shape != tuple(series.image.shape[1:3]):
-        raise SeriesError(
-            f"{path}: has frames of {shape[0]} x {shape[1]} pixels; expected "
-            f"{series.image.shape[1]} x {series.image.shape[2]}, as the slices have."
         )

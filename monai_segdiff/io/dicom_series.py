@@ -15,18 +15,12 @@ from monai.data import MetaTensor
 from monai.utils import MetaKeys, SpaceKeys
 
 from ..exceptions import SeriesError
+from .folder_headers import read_folder_headers
 from .import_dicom import import_dicom
 from .slice_header import SliceHeader
 from .slice_stack import stack_slices
 
 __all__ = ["DicomSeries", "read_dicom_series"]
-
-SUFFIXES = {".dcm", ".dicom", ".ima"}
-TAGS = [
-    *("SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "NumberOfFrames"),
-    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "SharedFunctionalGroupsSequence"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +49,8 @@ def read_dicom_series(
 ) -> DicomSeries:
     """Read the one series of a folder, or a given one of several.
 
-    Files may have any names. Those without the DICOM prefix, and a DICOMDIR, are passed over; subfolders are not
-    searched. Voxels are decoded by ITK (GDCM), compressed ones included. The place of the slices comes from their
+    Files may have any names; which of them count says :func:`~monai_segdiff.io.folder_headers.read_folder_headers`.
+    Voxels are decoded by ITK (GDCM), compressed ones included. The place of the slices comes from their
     ImagePositionPatient, never from names, InstanceNumber or SliceThickness (see
     :func:`~monai_segdiff.io.slice_stack.stack_slices`). A slice that is missing at an end cannot be noticed.
 
@@ -75,7 +69,7 @@ def read_dicom_series(
         >>> series.image.shape, series.image.affine  # doctest: +SKIP
     """
     folder = Path(folder)
-    series_uid, headers = _choose(folder, _headers(folder), modality, series_uid)
+    series_uid, headers = _choose(folder, read_folder_headers(folder), modality, series_uid)
     slices, affine = stack_slices([SliceHeader.from_dataset(*item) for item in headers], folder)
     voxels = _read_voxels([header.path for header in slices], slices[0].shape)
     meta = {
@@ -92,38 +86,6 @@ def read_dicom_series(
         series_uid=series_uid,
         modality=slices[0].modality,
     )
-
-
-def _headers(folder: Path) -> dict[str, list[tuple[Path, Any]]]:
-    """The headers in a folder by SeriesInstanceUID."""
-    pydicom = import_dicom("pydicom")
-    if not folder.is_dir():
-        raise SeriesError(f"{folder}: is no folder; expected one that holds a DICOM series.")
-    series: dict[str, list[tuple[Path, Any]]] = {}
-    for path in sorted(path for path in folder.iterdir() if not path.is_dir()):
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-            uid = str(header.get("SeriesInstanceUID") or "")
-        except pydicom.errors.InvalidDicomError as error:
-            if path.suffix.lower() in SUFFIXES:
-                raise SeriesError(
-                    f"{path}: has no DICOM prefix; expected a DICOM file by its name (is it truncated?)."
-                ) from error
-            continue
-        except Exception as error:  # pydicom raises many types on damaged files
-            raise SeriesError(
-                f"{path}: cannot be read ({type(error).__name__}: {error}); expected a DICOM file."
-            ) from error
-        if header.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
-            continue
-        if not uid:
-            raise SeriesError(
-                f"{path}: has no SeriesInstanceUID; expected a whole DICOM file (is the file truncated?)."
-            )
-        series.setdefault(uid, []).append((path, header))
-    if not series:
-        raise SeriesError(f"{folder}: holds no DICOM file; expected the slices of one series.")
-    return series
 
 
 def _choose(
@@ -150,6 +112,7 @@ def _read_voxels(paths: Sequence[Path], shape: tuple[int, int]) -> np.ndarray:
         try:
             reader.Update()
         except RuntimeError as error:
+            _check_kind_of_pixels(path)
             reason = str(error).strip().rsplit("\n", 1)[-1]
             raise SeriesError(
                 f"{path}: the pixels cannot be decoded ({reason}); expected uncompressed ones, or a compression that "
@@ -163,3 +126,13 @@ def _read_voxels(paths: Sequence[Path], shape: tuple[int, int]) -> np.ndarray:
                 "RescaleIntercept; expected finite float32."
             )
     return voxels
+
+
+def _check_kind_of_pixels(path: Path) -> None:
+    try:
+        header = import_dicom("pydicom").dcmread(path, force=True)
+    except Exception:  # a damaged file, of which ITK has said so
+        return
+    for name in ("FloatPixelData", "DoubleFloatPixelData"):
+        if name in header:
+            raise SeriesError(f"{path}: holds {name}; expected PixelData, as ITK reads only whole numbers.")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..exceptions import SeriesError
+from .header_length import header_length
 
 __all__ = ["SliceHeader"]
 
@@ -32,7 +33,7 @@ class SliceHeader:
         row: cosines of the direction in which the column index grows, [3].
         column: cosines of the direction in which the row index grows, [3].
         position: centre of the first pixel (ImagePositionPatient), [3].
-        thickness: SpacingBetweenSlices, else SliceThickness, else 0.
+        thickness: SpacingBetweenSlices without its sign, else SliceThickness, else 0.
     """
 
     path: Path
@@ -55,7 +56,8 @@ class SliceHeader:
             header: its pydicom ``Dataset``; pixels are not needed.
 
         Raises:
-            SeriesError: something of it is missing or cannot be used: several frames, colour, cosines that are none.
+            SeriesError: something of it is missing or cannot be used: several frames, colour, cosines that are none,
+                RescaleSlope 0.
         """
         try:
             frames = int(header.get("NumberOfFrames") or 1)
@@ -75,15 +77,19 @@ class SliceHeader:
                 row=orientation[:3],
                 column=orientation[3:],
                 position=np.array(header.ImagePositionPatient, dtype=np.float64).reshape(3),
-                thickness=float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 0),
+                thickness=header_length(header, "SpacingBetweenSlices") or header_length(header, "SliceThickness"),
             )
             colours = (int(header.SamplesPerPixel), str(header.PhotometricInterpretation))
+            slope = header.get("RescaleSlope")
+            slope = 1.0 if slope is None else float(slope)
         except SeriesError:
             raise
         except (AttributeError, TypeError, ValueError) as error:
             raise SeriesError(f"{path}: the header cannot be used ({error}); expected {EXPECTED}.") from error
         if colours != (1, "MONOCHROME2"):
             raise SeriesError(f"{path}: has {colours[0]} samples per pixel, {colours[1]}; expected {EXPECTED}.")
+        if slope == 0:
+            raise SeriesError(f"{path}: has the RescaleSlope 0; expected another number, or none at all.")
         cosines = orientation.reshape(2, 3)
         if not (
             np.abs(cosines @ cosines.T - np.eye(2)).max() < COSINE_TOLERANCE

@@ -16,7 +16,8 @@ __all__ = ["stack_slices"]
 SAME_PLACE = 1e-3  # mm
 # Of a voxel. Positions are rounded to 0.01 mm in some files, which is 2 % of 0.5 mm.
 POSITION_TOLERANCE = 0.05
-# Radians; a gantry is tilted by degrees, and cosines of four decimals are off by 1e-4.
+# Radians, unless the first and the last slice are within POSITION_TOLERANCE all the same, as a few slices with rounded
+# positions are. A gantry is tilted by degrees, and cosines of four decimals are off by 1e-4.
 SHEAR_TOLERANCE = 1e-3
 SAME = 1e-4  # of spacing and cosines, relative and absolute
 
@@ -105,7 +106,9 @@ def _check_line(positions: np.ndarray, affine: np.ndarray, normal: np.ndarray, f
     step = affine[:3, 2]
     sideways = step - (step @ normal) * normal
     angle = float(np.linalg.norm(sideways) / np.linalg.norm(step))
-    if angle > SHEAR_TOLERANCE:
+    whole = float(np.linalg.norm(sideways)) * (len(positions) - 1)
+    pixel = float(np.linalg.norm(affine[:3, :2], axis=0).min())
+    if angle > SHEAR_TOLERANCE and whole > POSITION_TOLERANCE * pixel:
         raise SeriesError(
             f"{folder}: the slices are shifted in their plane, by {np.linalg.norm(sideways):.6g} mm from one to the "
             f"next ({np.degrees(np.arcsin(min(angle, 1))):.3g} degrees, a tilted gantry); expected slices one above "

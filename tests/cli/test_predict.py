@@ -212,6 +212,20 @@ def test_all_too_slow(picture_bundle: Path, images: Path, tmp_path: Path) -> Non
     assert names(tmp_path / "out") == []
 
 
+def test_a_series_that_no_segmentation_can_refer_to(
+    volume_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("it is segmented before it is looked at")
+
+    bad = write_series(tmp_path / "in", shape=(6, 14, 17), change=lambda k, d: delattr(d, "FrameOfReferenceUID")).folder
+    monkeypatch.setattr(SegDiffPredictor, "predict", refuse)
+    result = run(bad, tmp_path / "out", "--bundle", volume_bundle, "--dicom-seg")
+    assert result.exit_code == 1
+    assert "FrameOfReferenceUID" in result.stderr
+    assert names(tmp_path / "out") == []
+
+
 def test_a_result_that_cannot_be_written(picture_bundle: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "b_mask.png").mkdir(parents=True)
     result = run(images, tmp_path / "out", "--bundle", picture_bundle, "--no-overlay")

@@ -8,17 +8,15 @@ series, and its DICOM-SEG must equal what the bundle's own command gives for the
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import highdicom as hd
 import nibabel as nib
@@ -31,25 +29,22 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 from scipy.spatial.transform import Rotation
 
 from monai_segdiff.data import generate_hippocampus_sample
-from monai_segdiff.exceptions import BundleError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, BUNDLE = ROOT / "examples" / "deploy", ROOT / "bundles" / "hippocampus"
 
 
-def load(name: str) -> ModuleType:
-    """A module of the example that does without the SDK."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def write_series(
+    folder: Path,
+    image: nib.Nifti1Image,
+    modality: str = "MR",
+    slope: float | None = None,
+    change: Callable[[int, FileDataset], object] | None = None,
+) -> list[Path]:
+    """Write int16 voxels ``[X, Y, Z]`` with a RAS affine as one slice a file, along the last axis, in random names.
 
-
-DeployedBundle = load("deployed_bundle").DeployedBundle
-
-
-def write_series(folder: Path, image: nib.Nifti1Image, modality: str = "MR", slope: float | None = None) -> list[Path]:
-    """Write int16 voxels ``[X, Y, Z]`` with a RAS affine as one slice a file, along the last axis, in random names."""
+    ``change`` may alter slice k before it is written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     voxels, affine = np.asarray(image.dataobj).astype(np.int16), np.diag([-1, -1, 1, 1]) @ image.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -78,6 +73,8 @@ def write_series(folder: Path, image: nib.Nifti1Image, modality: str = "MR", slo
         for name, value in common.items():
             setattr(ds, name, value)
         ds.PixelData = np.ascontiguousarray(voxels[:, :, number].T).astype("<i2").tobytes()
+        if change is not None:
+            change(number, ds)
         files.append(folder / f"{generate_uid()}.dcm")
         ds.save_as(files[-1], enforce_file_format=True)
     return files
@@ -87,68 +84,6 @@ def turned(image: nib.Nifti1Image, axes: str) -> nib.Nifti1Image:
     """The same volume with its axes in another order and other directions."""
     now = axcodes2ornt(nib.aff2axcodes(image.affine))
     return image.as_reoriented(ornt_transform(now, axcodes2ornt(axes)))
-
-
-# without the SDK
-
-
-def copy_bundle(folder: Path) -> Path:
-    for name in ("configs/metadata.json", "models/model.pt"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(BUNDLE / name, folder / name)
-    return folder
-
-
-def test_deployed_bundle(tmp_path: Path) -> None:
-    folder = copy_bundle(tmp_path / "models" / "hippocampus")
-    (folder / "models" / "model.pt").write_bytes(b"weights")
-    expected = hashlib.sha256(b"weights").hexdigest()
-    for path in (folder, folder.parent):
-        bundle = DeployedBundle(path)
-        assert (bundle.path, bundle.weights_sha256) == (folder, expected)
-        assert bundle.version == json.loads((folder / "configs" / "metadata.json").read_text())["version"]
-        assert bundle.modality == "MR"
-        assert [one.label for one in bundle.segments] == ["Anterior hippocampus", "Posterior hippocampus"]
-        assert bundle.uid == f"2.25.{int(expected[:32], 16)}"
-        assert pydicom.uid.UID(bundle.uid).is_valid
-
-
-def edit_metadata(folder: Path, change: Callable[[dict], object]) -> None:
-    file = folder / "configs" / "metadata.json"
-    metadata = json.loads(file.read_text())
-    change(metadata)
-    file.write_text(json.dumps(metadata))
-
-
-BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "nothing": (shutil.rmtree, "holds 0 bundles; expected one"),
-    "two": (lambda folder: copy_bundle(folder.parent / "other"), "holds 2 bundles"),
-    "no weights": (lambda folder: (folder / "models" / "model.pt").unlink(), "model.pt: does not exist"),
-    "no json": (lambda folder: (folder / "configs" / "metadata.json").write_text("{"), "metadata.json: cannot be used"),
-    "no object": (lambda folder: (folder / "configs" / "metadata.json").write_text("[]"), "cannot be used"),
-    "no version": (lambda folder: edit_metadata(folder, lambda data: data.pop("version")), "cannot be used .*version"),
-    "no codes": (lambda folder: edit_metadata(folder, lambda data: data.pop("segments")), '"segments" is None'),
-}
-
-
-@pytest.mark.parametrize("change", BAD_BUNDLES)
-def test_deployed_bundle_refuses(tmp_path: Path, change: str) -> None:
-    act, message = BAD_BUNDLES[change]
-    act(copy_bundle(tmp_path / "hippocampus"))
-    with pytest.raises(BundleError, match=f"{tmp_path}.*{message}"):
-        DeployedBundle(tmp_path)
-
-
-def test_requirements_cover_the_package() -> None:
-    """``--no-deps`` keeps the package's own requirements out; the file must name them."""
-    listed = (EXAMPLE / "requirements.txt").read_text().replace("-", "_").lower()
-    for requirement in importlib.metadata.requires("monai_segdiff"):
-        if "extra ==" not in requirement:
-            name = requirement.split(";")[0].rstrip("0123456789.<>=,! ").replace("-", "_").lower()
-            assert f"\n{name}" in listed, name
-
-
-# with the SDK
 
 
 @dataclass
@@ -210,14 +145,33 @@ def masks(volumes: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {name: nib.load(folder / "out" / f"{name}_seg.nii.gz") for name in volumes}
 
 
-def run(environment: Path, series: Path, output: Path) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: Path, series: Path, output: Path, bundle: Path = BUNDLE, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [EXAMPLE / "run.sh", "-i", series, "-o", output],
-        env={**os.environ, "MONAI_DEPLOY_ENV": str(environment), "CUDA_VISIBLE_DEVICES": ""},
+        [EXAMPLE / "run.sh", "-i", series, "-o", output, "-m", bundle],
+        env={**os.environ, "MONAI_DEPLOY_ENV": str(environment), "CUDA_VISIBLE_DEVICES": "", **variables},
         capture_output=True,
         text=True,
         timeout=600,
     )
+
+
+def assert_segments(path: Path, slices: list[pydicom.Dataset], mask: nib.Nifti1Image) -> hd.seg.Segmentation:
+    """The frames are the label map, by the UID of each slice; ``dciodvfy``, where it is installed, finds no error."""
+    seg = hd.seg.segread(path)
+    frames = seg.get_pixels_by_source_instance(
+        [one.SOPInstanceUID for one in slices], combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    expected = np.asarray(mask.dataobj)
+    assert min(np.bincount(expected.ravel(), minlength=3)) > 100
+    np.testing.assert_array_equal(frames.transpose(2, 1, 0), expected)
+    np.testing.assert_allclose(seg.get_volume_geometry().spacing[0], mask.header.get_zooms()[2], rtol=1e-4)
+    if shutil.which("dciodvfy"):
+        report = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+        assert "Segmentation" in report.stderr, "it was recognised"
+        assert [line for line in report.stderr.splitlines() if line.startswith("Error")] == []
+    return seg
 
 
 @pytest.mark.end_to_end
@@ -232,19 +186,13 @@ def test_application(environment: Path, volumes: dict, masks: dict, tmp_path: Pa
     [written] = (tmp_path / "out").iterdir()
     assert done.stdout.splitlines()[-1] == str(written)
 
-    seg = hd.seg.segread(written)
     slices = [pydicom.dcmread(file) for file in files]
-    frames = seg.get_pixels_by_source_instance(
-        [one.SOPInstanceUID for one in slices], combine_segments=True, assert_missing_frames_are_empty=True
-    )
-    expected = np.asarray(turned(masks[name], case.axes).dataobj)
-    assert min(np.bincount(expected.ravel(), minlength=3)) > 100
-    np.testing.assert_array_equal(frames.transpose(2, 1, 0), expected)
-
+    seg = assert_segments(written, slices, turned(masks[name], case.axes))
     assert (seg.Modality, seg.segmentation_type.value) == ("SEG", "BINARY")
     for tag in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert seg[tag].value == slices[0][tag].value
-    version, sha256 = DeployedBundle(BUNDLE).version, DeployedBundle(BUNDLE).weights_sha256
+    version = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["version"]
+    sha256 = hashlib.sha256((BUNDLE / "models" / "model.pt").read_bytes()).hexdigest()
     for number, (part, code) in enumerate([("Anterior", "255549009"), ("Posterior", "255551008")], 1):
         segment = seg.get_segment_description(number)
         assert segment.segment_label == f"{part} hippocampus"
@@ -255,7 +203,37 @@ def test_application(environment: Path, volumes: dict, masks: dict, tmp_path: Pa
         assert "DDPS" in algorithm.AlgorithmName
         assert (algorithm.AlgorithmVersion, algorithm.AlgorithmParameters) == (version, f"weights_sha256={sha256}")
     [equipment] = seg.ContributingEquipmentSequence
-    assert (equipment.SoftwareVersions, equipment.DeviceUID) == (version, DeployedBundle(BUNDLE).uid)
+    assert (equipment.SoftwareVersions, equipment.DeviceUID) == (version, f"2.25.{int(sha256[:32], 16)}")
+
+
+@pytest.mark.end_to_end
+@pytest.mark.environments
+def test_anonymised_series_of_several(environment: Path, volumes: dict, masks: dict, tmp_path: Path) -> None:
+    """One of two series is named; it lacks what anonymisers remove, and its numbers are off as scanners write them."""
+
+    def change(k: int, data: FileDataset) -> None:
+        del data.PatientName, data.PatientID, data.StudyID, data.AccessionNumber, data.StudyDate
+        data.PatientSex, data.PatientBirthDate, data.SliceThickness = "U", "", None
+        data.SpacingBetweenSlices = "-7"
+        if k % 2:
+            data.ImageOrientationPatient[1] += 2e-8
+
+    stored, bundle = volumes["axial"][0], shutil.copytree(BUNDLE, tmp_path / "bundle")
+    metadata = bundle / "configs" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    content["segments"]["1"]["region"] = {"value": "12738006", "scheme": "SCT", "meaning": "Brain"}
+    metadata.write_text(json.dumps(content))
+    write_series(tmp_path / "study" / "first", stored)
+    slices = [pydicom.dcmread(file) for file in write_series(tmp_path / "study" / "second", stored, change=change)]
+    uid = slices[0].SeriesInstanceUID
+    done = run(environment, tmp_path / "study", tmp_path / "out", bundle, MONAI_SEGDIFF_SERIES_UID=uid)
+    assert done.returncode == 0, done.stderr
+    [written] = (tmp_path / "out").iterdir()
+    seg = assert_segments(written, slices, masks["axial"])
+    assert (seg.PatientID, seg.PatientSex) == ("", "")
+    first, second = seg.SegmentSequence
+    assert first.AnatomicRegionSequence[0].CodeValue == "12738006"
+    assert "AnatomicRegionSequence" not in second
 
 
 @pytest.mark.end_to_end
@@ -264,7 +242,9 @@ def test_application(environment: Path, volumes: dict, masks: dict, tmp_path: Pa
     ("fault", "code", "message"),
     [
         ("modality", 1, "error: {}: holds 0 MR series; expected one."),
-        ("two series", 1, "error: {}: holds 2 MR series"),
+        ("two series", 1, r"error: {}: holds 2 MR series \(.*; expected one \(.* MONAI_SEGDIFF_SERIES_UID\)"),
+        ("unknown series", 1, "error: {}: holds 0 MR series with the UID 1.2.3; expected one."),
+        ("no frame of reference", 1, "has no FrameOfReferenceUID; expected it"),
         ("missing slice", 1, "is a slice missing"),
         ("cut pixels", 1, "the pixels cannot be decoded"),
         ("no folder", 2, "No such file/folder"),
@@ -278,11 +258,15 @@ def test_application_refuses(
     files = write_series(series, stored, "CT" if fault == "modality" else "MR")
     if fault == "two series":
         write_series(series, stored)
+    elif fault == "no frame of reference":
+        shutil.rmtree(series)
+        write_series(series, stored, change=lambda k, data: delattr(data, "FrameOfReferenceUID"))
     elif fault == "missing slice":
         files[3].unlink()
     elif fault == "cut pixels":
         files[3].write_bytes(files[3].read_bytes()[:-100])
-    done = run(environment, tmp_path / "missing" if fault == "no folder" else series, tmp_path / "out")
+    variables = {"MONAI_SEGDIFF_SERIES_UID": "1.2.3"} if fault == "unknown series" else {}
+    done = run(environment, tmp_path / "missing" if fault == "no folder" else series, tmp_path / "out", **variables)
     assert done.returncode == code, done.stderr
-    assert message.format(series) in done.stderr.splitlines()[-1]
+    assert re.search(message.format(series), done.stderr.splitlines()[-1]), done.stderr
     assert not list((tmp_path / "out").glob("*"))

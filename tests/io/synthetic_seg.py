@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from monai_segdiff.io.segment_code import CodedTerm, SegmentCode
 sys.path.insert(0, str(Path(__file__).parent))
 from synthetic_series import SyntheticSeries, write_series  # noqa: E402
 
-__all__ = ["ARGUMENTS", "HIPPOCAMPUS", "KINDS", "ORIGIN", "SEGMENTS", "STRUCTURE", "make"]
+__all__ = ["ARGUMENTS", "HIPPOCAMPUS", "KINDS", "ORIGIN", "SEGMENTS", "STRUCTURE", "assert_conformant", "make"]
 
 STRUCTURE = CodedTerm("91723000", "SCT", "Anatomical Structure")
 HIPPOCAMPUS = CodedTerm("5366008", "SCT", "Hippocampus")
@@ -40,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "oblique": {"plane": "oblique"},
     "reversed": {"plane": "double oblique", "reverse": True},
     "gapped": {"plane": "oblique", "step": 4.5, "thickness": 3.0},
+    "without thickness": {"modality": "CT", "thickness": None},
     "odd number of bits": {"shape": (3, 5, 3)},
     "one slice": {"shape": (1, 5, 3)},
 }
@@ -52,3 +55,12 @@ def make(folder: Path, kind: str = "axial MR") -> tuple[SyntheticSeries, DicomSe
     mask = np.random.default_rng(5).integers(0, 3, (columns, rows, slices)).astype(np.uint8)
     mask[:, :, 1:2] = 0
     return series, read_dicom_series(series.folder), mask
+
+
+def assert_conformant(path: Path) -> None:
+    """No error of ``dciodvfy`` (Debian: dicom3tools), where it is installed."""
+    if shutil.which("dciodvfy") is None:
+        return
+    report = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, check=False)
+    assert "Segmentation" in report.stderr, "it was recognised"
+    assert [line for line in report.stderr.splitlines() if line.startswith("Error")] == []

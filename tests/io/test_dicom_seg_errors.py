@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +10,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from monai_segdiff.exceptions import SeriesError
 from monai_segdiff.io.dicom_seg import write_dicom_probability, write_dicom_seg
-from monai_segdiff.io.dicom_series import read_dicom_series
 
 sys.path.insert(0, str(Path(__file__).parent))
 from synthetic_seg import ARGUMENTS, ORIGIN, SEGMENTS, make  # noqa: E402
-from synthetic_series import write_series  # noqa: E402
 
 BAD_MASKS: list[tuple[Any, str]] = [
     (lambda mask: mask.transpose(1, 0, 2), r"shape \[6, 9, 5\] and the type uint8; expected uint8 .*\[9, 6, 5\]"),
@@ -83,35 +79,6 @@ def test_bad_arguments(changes: dict[str, Any], message: str, tmp_path: Path) ->
     with pytest.raises(ValueError, match=message):
         write_dicom_probability(tmp_path / "seg.dcm", probability, series, **arguments)
     assert not (tmp_path / "seg.dcm").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("FrameOfReferenceUID", "Frame Of Reference UID"),
-        ("StudyInstanceUID", "StudyInstanceUID"),
-        ("PatientID", "PatientID"),
-    ],
-)
-def test_series_without_what_must_be_repeated(name: str, message: str, tmp_path: Path) -> None:
-    def without(k: int, data: pydicom.Dataset) -> None:
-        delattr(data, name)
-
-    series = read_dicom_series(write_series(tmp_path / "series", change=without).folder)
-    mask = np.ones(series.image.shape[1:], np.uint8)
-    with pytest.raises(SeriesError, match=f"no segmentation can refer to this series .*{message}"):
-        write_dicom_seg(tmp_path / "seg.dcm", mask, series, SEGMENTS, **ARGUMENTS)
-    assert not (tmp_path / "seg.dcm").exists()
-
-
-def test_files_that_changed_since(tmp_path: Path) -> None:
-    source, series, mask = make(tmp_path)
-    shutil.copy(source.paths[0], source.paths[2])
-    with pytest.raises(SeriesError, match=f"{source.paths[2]}: holds the slice {source.uids[0]}; expected"):
-        write_dicom_seg(tmp_path / "seg.dcm", mask, series, SEGMENTS, **ARGUMENTS)
-    source.paths[2].unlink()
-    with pytest.raises(SeriesError, match=f"{source.paths[2]}: cannot be read"):
-        write_dicom_seg(tmp_path / "seg.dcm", mask, series, SEGMENTS, **ARGUMENTS)
 
 
 def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

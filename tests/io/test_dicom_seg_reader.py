@@ -123,3 +123,24 @@ def test_frames_of_another_size(series: DicomSeries, tmp_path: Path) -> None:
     seg.save_as(path)
     with pytest.raises(SeriesError, match="has frames of 6 x 9 pixels; expected 9 x 6"):
         read_dicom_seg(path, series)
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns", "SegmentSequence", "BitsAllocated", "PixelData"])
+def test_without(name: str, series: DicomSeries, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    write_mask(path, series)
+    seg = pydicom.dcmread(path)
+    delattr(seg, name)
+    seg.save_as(path)
+    with pytest.raises(ImageError, match=f"{path}: .* expected a"):
+        read_dicom_seg(path, series)
+
+
+def test_without_references(series: DicomSeries, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    write_mask(path, series)
+    seg = pydicom.dcmread(path)
+    del seg.ReferencedSeriesSequence
+    seg.save_as(path)
+    with pytest.raises(SeriesError, match=f"{path}: names no slices that it was made from .*expected some of the 5"):
+        read_dicom_seg(path, series)

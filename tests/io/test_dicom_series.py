@@ -16,7 +16,7 @@ import pytest
 import torch
 from monai.data import ITKReader, MetaTensor
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, MediaStorageDirectoryStorage, RLELossless, generate_uid
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless, generate_uid
 
 from monai_segdiff.exceptions import SeriesError
 from monai_segdiff.io.dicom_series import read_dicom_series
@@ -113,19 +113,6 @@ def test_compressed_pixels(syntax: pydicom.uid.UID, tmp_path: Path) -> None:
     assert_equal(read_dicom_series(expected.folder), expected)
 
 
-def test_other_files_are_passed_over(tmp_path: Path) -> None:
-    expected = write_series(tmp_path)
-    (tmp_path / "notes.txt").write_text("no DICOM")
-    (tmp_path / "empty").touch()
-    (tmp_path / "picture.png").write_bytes(b"\x89PNG" + bytes(500))
-    write_series(tmp_path / "subfolder")
-    directory = pydicom.dcmread(expected.paths[0])
-    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
-    del directory.SeriesInstanceUID
-    directory.save_as(tmp_path / "DICOMDIR")
-    assert_equal(read_dicom_series(tmp_path), expected)
-
-
 def test_names_without_a_suffix(tmp_path: Path) -> None:
     expected = write_series(tmp_path)
     renamed = [path.rename(path.with_suffix("")) for path in expected.paths]
@@ -180,6 +167,15 @@ def colour(k: int, data: pydicom.Dataset) -> None:
     data.PixelData = bytes(data.Rows * data.Columns * 3)
 
 
+def floating(name: str, bits: int) -> Callable[[int, pydicom.Dataset], None]:
+    def change(k: int, data: pydicom.Dataset) -> None:
+        del data.PixelData, data.PixelRepresentation, data.BitsStored, data.HighBit
+        data.BitsAllocated = bits
+        setattr(data, name, bytes(data.Rows * data.Columns * bits // 8))
+
+    return change
+
+
 def undecodable(k: int, data: pydicom.Dataset) -> None:
     if k == 1:
         data.file_meta.TransferSyntaxUID = JPEG2000Lossless
@@ -217,6 +213,9 @@ def undecodable(k: int, data: pydicom.Dataset) -> None:
         ({"change": colour}, "3 samples per pixel, RGB"),
         ({"change": setting(0, PhotometricInterpretation="MONOCHROME1")}, "1 samples per pixel, MONOCHROME1"),
         ({"change": undecodable}, "pixels cannot be decoded"),
+        ({"change": floating("FloatPixelData", 32)}, "holds FloatPixelData; expected PixelData"),
+        ({"change": floating("DoubleFloatPixelData", 64)}, "holds DoubleFloatPixelData; expected PixelData"),
+        ({"change": setting(3, RescaleSlope="0", RescaleIntercept="5")}, "has the RescaleSlope 0; expected another"),
         ({"shape": (1, 4, 4), "thickness": None, "modality": "CT"}, "the only slice, without SpacingBetweenSlices"),
     ],
 )
@@ -250,13 +249,32 @@ def test_one_slice_twice(tmp_path: Path) -> None:
         read_dicom_series(tmp_path)
 
 
-def test_positions_of_two_decimals(tmp_path: Path) -> None:
-    # As some scanners write them: distances of 0.62 and 0.63 mm.
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize(
+    ("slices", "step", "decimals"), [(3, 0.5, 2), (9, 0.625, 2), (4, 1.0, 2), (3, 0.5, 3), (2, 1, 2)]
+)
+def test_rounded_positions(plane: str, slices: int, step: float, decimals: int, tmp_path: Path) -> None:
     def change(k: int, data: pydicom.Dataset) -> None:
-        data.ImagePositionPatient = ["0", "0", f"{0.625 * k + 0.003:.2f}"]
+        data.ImagePositionPatient = [f"{float(value):.{decimals}f}" for value in data.ImagePositionPatient]
 
-    write_series(tmp_path, shape=(9, 4, 4), change=change)
-    assert read_dicom_series(tmp_path).image.affine[2, 2] == pytest.approx(0.625, abs=1e-3)
+    series = write_series(tmp_path, shape=(slices, 4, 4), plane=plane, step=step, change=change)
+    image = read_dicom_series(tmp_path).image
+    assert image.pixdim[2] == pytest.approx(step, abs=0.02)
+    np.testing.assert_allclose(image.affine[:3, 3], series.positions[0] * [-1, -1, 1], atol=0.006)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_noisy_positions(plane: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+
+    def change(k: int, data: pydicom.Dataset) -> None:
+        noise = generator.uniform(-0.01, 0.01, 3)
+        data.ImagePositionPatient = [
+            f"{float(p) + n:.6f}" for p, n in zip(data.ImagePositionPatient, noise, strict=True)
+        ]
+
+    write_series(tmp_path, shape=(4, 4, 4), plane=plane, step=1.0, change=change)
+    assert read_dicom_series(tmp_path).image.pixdim[2] == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -278,21 +296,3 @@ def test_no_truncation_passes(length: int, tmp_path: Path) -> None:
     series.paths[-1].write_bytes(series.paths[-1].read_bytes()[:length])
     with pytest.raises(SeriesError):
         read_dicom_series(tmp_path)
-
-
-def test_link_to_nothing(tmp_path: Path) -> None:
-    series = write_series(tmp_path)
-    series.paths[-1].unlink()
-    series.paths[-1].symlink_to(tmp_path / "gone")
-    with pytest.raises(SeriesError, match="cannot be read .FileNotFoundError"):
-        read_dicom_series(tmp_path)
-
-
-def test_no_series(tmp_path: Path) -> None:
-    with pytest.raises(SeriesError, match="is no folder"):
-        read_dicom_series(tmp_path / "gone")
-    (tmp_path / "notes.txt").write_text("no DICOM")
-    with pytest.raises(SeriesError, match="holds no DICOM file"):
-        read_dicom_series(tmp_path)
-    with pytest.raises(SeriesError, match="is no folder"):
-        read_dicom_series(tmp_path / "notes.txt")

@@ -57,10 +57,23 @@ def test_values() -> None:
         ({"SliceThickness": "2", "SpacingBetweenSlices": "3"}, 3),
         ({"SliceThickness": "2", "SpacingBetweenSlices": None}, 2),
         ({"SliceThickness": None}, 0),
+        ({"SliceThickness": "2", "SpacingBetweenSlices": "-3"}, 3),
+        ({"SliceThickness": "2", "SpacingBetweenSlices": "0"}, 2),
     ],
 )
 def test_thickness(changes: dict[str, Any], expected: float) -> None:
     assert SliceHeader.from_dataset(PATH, dataset(**changes)).thickness == expected
+
+
+@pytest.mark.parametrize("slope", ["2", "-0.5", None])
+def test_slope(slope: str | None) -> None:
+    assert SliceHeader.from_dataset(PATH, dataset(RescaleSlope=slope)).shape == (4, 5)
+
+
+@pytest.mark.parametrize("slope", ["0", "0.0", "-0"])
+def test_slope_of_nothing(slope: str) -> None:
+    with pytest.raises(SeriesError, match="^series/IM1: has the RescaleSlope 0; expected another"):
+        SliceHeader.from_dataset(PATH, dataset(RescaleSlope=slope))
 
 
 @pytest.mark.parametrize("frames", [1, None])
@@ -78,12 +91,23 @@ def test_multi_frame(frames: int | None) -> None:
         SliceHeader.from_dataset(PATH, data)
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR IS")  # pydicom's, about what is wrong here on purpose
-@pytest.mark.parametrize("name", ["NumberOfFrames", "PixelSpacing", "ImagePositionPatient"])
-def test_garbled_number(name: str) -> None:
-    data = dataset()
+def garbled(name: str) -> Dataset:
+    data = dataset(SliceThickness="2")
     vr, value = ("IS", b"a ") if name == "NumberOfFrames" else ("DS", b"1\\x ")
     data[name] = RawDataElement(Tag(name), vr, len(value), value, 0, False, True)
+    return data
+
+
+@pytest.mark.parametrize("name", ["SpacingBetweenSlices", "SliceThickness"])
+def test_garbled_thickness_may_not_be_needed(name: str) -> None:
+    expected = 2 if name == "SpacingBetweenSlices" else 0
+    assert SliceHeader.from_dataset(PATH, garbled(name)).thickness == expected
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR IS")  # pydicom's, about what is wrong here on purpose
+@pytest.mark.parametrize("name", ["NumberOfFrames", "PixelSpacing", "ImagePositionPatient", "RescaleSlope"])
+def test_garbled_number(name: str) -> None:
+    data = garbled(name)
     with pytest.raises(SeriesError, match="^series/IM1: the header cannot be used"):
         SliceHeader.from_dataset(PATH, data)
 

@@ -76,19 +76,31 @@ def test_irregular_positions(positions: tuple[float, ...], message: str) -> None
     assert str(caught.value).startswith("series: ")
 
 
-@pytest.mark.parametrize(("shift", "refused"), [(0.0025, False), (0.0035, True), (-1.5, True)])
-def test_shear(shift: float, refused: bool) -> None:
-    # 1e-3 radians are 0.003 mm from one slice to the next.
-    headers = slices(0, 1, 2)
-    sheared = [
-        dataclasses.replace(header, position=header.position + [0, shift * k, 0]) for k, header in enumerate(headers)
-    ]
+@pytest.mark.parametrize(
+    ("number", "shift", "refused"),
+    [
+        # 1e-3 radians are 0.003 mm from one slice to the next, and 5 % of the smaller side of a pixel are 0.025 mm.
+        (3, 0.0025, False),
+        (20, 0.0025, False),
+        (3, 0.0035, False),
+        (8, 0.0035, False),
+        (9, 0.0035, True),
+        (2, 0.024, False),
+        (2, 0.026, True),
+        (3, -1.5, True),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_shear(axis: int, number: int, shift: float, refused: bool) -> None:
+    headers = slices(*range(number))
+    move = shift * np.eye(3)[axis]
+    sheared = [dataclasses.replace(header, position=header.position + k * move) for k, header in enumerate(headers)]
     if refused:
         with pytest.raises(SeriesError, match="a tilted gantry"):
             stack_slices(sheared, FOLDER)
     else:
         _, affine = stack_slices(sheared, FOLDER)
-        np.testing.assert_allclose(affine[:3, 2], [0, -shift, 3])
+        np.testing.assert_allclose(affine[:3, 2], (STEP + move) * [-1, -1, 1])
 
 
 @pytest.mark.parametrize(

@@ -249,10 +249,6 @@ def test_a_round_of_training_makes_the_served_weights_better(nuclei: LabelServer
     task = nuclei.json("POST", "/train/monuseg?run_sync=true", body=body)
     assert (task["published"], task["best_epoch"]) == (False, 0)
     assert (models / "model.pt").read_bytes() == published
-    # Once the only image that could judge has lost its label, the three that were trained on do not take its place.
-    nuclei.call("DELETE", f"/datastore/label?id={judges[0]}&tag=final")
-    nuclei.call("POST", "/train/monuseg?run_sync=true", body=body, status=500)
-    nuclei.must_say("All 3 images with a final label are in the training part of")
 
 
 @pytest.mark.parametrize(("val_split", "message"), [(0, "val_split is 0, expected"), (-1, "val_split is -1, expected")])

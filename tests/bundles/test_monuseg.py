@@ -131,7 +131,8 @@ def public_names() -> dict[str, Any]:
     found = {}
     for module in pkgutil.iter_modules(monai_segdiff.__path__):
         package = importlib.import_module(f"monai_segdiff.{module.name}")
-        found |= {name: getattr(package, name) for name in package.__all__}
+        # Commands have names of their own, which nobody gives as a _target_.
+        found |= {name: getattr(package, name) for name in package.__all__ if hasattr(monai_segdiff, name)}
     return found
 
 

@@ -7,14 +7,12 @@ Run ``python -m benchmarks.inference --help``.
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from monai_segdiff import bootstrap_interval, segmentation_scores
@@ -26,6 +24,7 @@ from .cost import Macs, bundle_macs, peak_rate
 from .image_scores import overlap_counts
 from .inference_plot import draw_inference
 from .inference_table import format_inference, with_ratios
+from .machine import machine
 from .measurement import Job, Measurement, measure_isolated
 from .procedures import Procedure, procedures, released_window
 from .table import write_json
@@ -157,11 +156,6 @@ def _full(
     }
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
 def _published(overrides: dict[str, Any]) -> dict[str, Any]:
     """Overrides that put the published network, and what it predicts, into the bundle, which keeps its own defaults."""
     paper = Bundle(extra_configs=("paper",))
@@ -208,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = Path(options.output_dir) / "inference.json"
         rate = peak_rate(bundle.device)
         head = {
-            "machine": {**_machine(bundle.device), "peak_macs_per_second": rate},
+            "machine": {**machine(bundle.device), "peak_macs_per_second": rate},
             "network": options.config,
             "weights": weights,
             "images": [item.name for item in items],

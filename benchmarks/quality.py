@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -22,6 +21,7 @@ from monai_segdiff.exceptions import DatasetError
 
 from .bundle import MONUSEG
 from .command import command_parser, override, overrides_of, positive, readable_errors
+from .machine import machine
 from .quality_image import QualityImage
 from .quality_plot import choose_images, draw_quality
 from .quality_row import QualityRow
@@ -96,7 +96,7 @@ def quality(
     entries, left_out = _untrained(dataset_dir, rows)
     entries = with_instances(entries[:num_images])
     contents = [{f"{key}_sha256": _sha256(entry[key]) for key in FILES} for entry in entries]
-    protocol = {"size": size, **_machine(rows[0].bundle.device)}
+    protocol = {"size": size, **machine(rows[0].bundle.device)}
     store = ResultStore(output_dir / "images.json", protocol, (*rows[0].key, *contents[0]))
     images = [QualityImage.load(rows[0].bundle, entry, size) for entry in entries]
     found: dict[str, list[dict[str, Any]]] = {row.name: [] for row in rows}
@@ -148,11 +148,6 @@ def _panels(
         mask = row.segment(entries[index], size)[0] > row.bundle.value("threshold")
         panels.append((f"{called}: {found[index]['name']}\nDice {found[index]['dice']:.4f}", images[index], mask))
     return panels
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def _untrained(dataset_dir: str | Path, rows: Sequence[QualityRow]) -> tuple[list[dict[str, str]], int]:

@@ -16,6 +16,7 @@ from .probability_to_mask import ProbabilityToMask, ProbabilityToMaskD, Probabil
 from .save_overlay import SaveOverlay, SaveOverlayD, SaveOverlayd, SaveOverlayDict
 from .save_uncertainty import SaveUncertainty, SaveUncertaintyD, SaveUncertaintyd, SaveUncertaintyDict
 from .split_statistics import SplitStatistics, SplitStatisticsD, SplitStatisticsd, SplitStatisticsDict
+from .stain_jitter import RandStainJitter, RandStainJitterD, RandStainJitterd, RandStainJitterDict
 from .temperature_scaling import TemperatureScaling, TemperatureScalingD, TemperatureScalingd, TemperatureScalingDict
 
 __all__ = [
@@ -37,6 +38,10 @@ __all__ = [
     "RandColorJitterD",
     "RandColorJitterDict",
     "RandColorJitterd",
+    "RandStainJitter",
+    "RandStainJitterD",
+    "RandStainJitterDict",
+    "RandStainJitterd",
     "SaveOverlay",
     "SaveOverlayD",
     "SaveOverlayDict",

@@ -135,7 +135,7 @@ class Bundle:
         weights: Sequence[str | os.PathLike[str]] = (),
         num_images: int | None = None,
     ) -> list[Item]:
-        """Prepare the images of a dataset on which none of some networks was trained.
+        """Prepare the images of a dataset on which none of some networks was trained, both at the network's scale.
 
         Args:
             dataset_dir: a folder that :func:`monai_segdiff.monuseg_datalist` knows.
@@ -151,7 +151,7 @@ class Bundle:
             entries = [entry for entry in entries if entry["name"] in kept]
         if not entries:
             raise DatasetError(f"{dataset_dir}: each image trained one of the networks, expected at least one other.")
-        preprocessing = self.value("validate#preprocessing")
+        preprocessing = self.with_overrides({"score_scale": "@image_scale"}).value("validate#preprocessing")
         items = []
         for entry in entries[:num_images]:
             prepared = preprocessing(dict(entry))

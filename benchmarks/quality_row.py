@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from monai_segdiff import TemperatureScaling, flag, load_weights
+from monai_segdiff import ResizeToMatch, TemperatureScaling, flag, load_weights
 from monai_segdiff.exceptions import BundleError, CheckpointError
 
 from .bundle import Bundle
@@ -21,6 +20,7 @@ from .timed_inferer import TimedInferer
 
 __all__ = ["QualityRow"]
 
+OWN_SETTINGS = ("ckpt", "config", "flips")
 SHOWN = ("num_inference_steps", "num_generations", "seed", "image_scale", "threshold", "temperature", "window_size")
 
 
@@ -31,7 +31,8 @@ class QualityRow:
         name: what the table calls it.
         folder: folder of the bundle.
         settings: entries of the bundle's configs with other values, such as ``{"num_generations": 8}``; ``ckpt``, the
-            file of weights (default: the bundle's ``models/model.pt``); and ``flips``: True takes the mean over the
+            file of weights (default: the bundle's ``models/model.pt``); ``config``, the name of a further config file
+            that goes over ``train`` and ``evaluate``, such as ``"unet"``; and ``flips``: True takes the mean over the
             eight flips and turns of an image.
 
     Attributes:
@@ -51,15 +52,16 @@ class QualityRow:
         root, flips = Path(folder).resolve(), flag(settings.get("flips", False))
         if not isinstance(flips, bool):
             raise BundleError(f"Row {name}: flips is {flips!r}, expected true or false.")
-        configs = [root / "configs" / f"{part}.json" for part in ("train", "evaluate")]
+        extra = [str(settings["config"])] if "config" in settings else []
+        configs = [root / "configs" / f"{part}.json" for part in ("train", "evaluate", *extra)]
         if missing := [path for path in configs if not path.is_file()]:
             raise BundleError(f"Row {name}: {missing[0]} does not exist, expected the folder of a bundle.")
         weights = Path(settings.get("ckpt", root / "models" / "model.pt")).resolve()
         if not weights.is_file():
             raise CheckpointError(f"Row {name}: checkpoint {weights} does not exist.")
-        changed = {entry: value for entry, value in settings.items() if entry not in ("flips", "ckpt")}
+        changed = {entry: value for entry, value in settings.items() if entry not in OWN_SETTINGS}
         self.name, self.split = name, weights.with_name("split.json")
-        self.bundle = Bundle({**changed, "ckpt": str(weights)}, root=root)
+        self.bundle = Bundle({**changed, "ckpt": str(weights)}, extra, root)
         try:
             inferer = self.bundle.value("inferer")
         except RuntimeError as error:
@@ -94,8 +96,7 @@ class QualityRow:
 
         Returns:
             The probability, float32 ``[1, size, size]`` in [0, 1] on the CPU, and the seconds that the inferer took.
-            Where the network works at that size, these are the bits that the bundle's evaluation scores. A larger
-            result is averaged by area, any other one interpolated bilinearly.
+            Where an image has ``size / score_scale`` pixels, these are the bits that the bundle's evaluation scores.
 
         Raises:
             ImageError: the picture cannot be read.
@@ -107,11 +108,8 @@ class QualityRow:
             data = step(data)
         inputs = torch.as_tensor(data["image"]).as_subclass(torch.Tensor)[None].to(self.bundle.device)
         found = self._inferer(inputs, self._network).cpu()
-        if found.shape[2:] != (size, size):
-            larger = min(found.shape[2:]) >= size
-            how: dict[str, Any] = {"mode": "area"} if larger else {"mode": "bilinear", "align_corners": False}
-            found = functional.interpolate(found, (size, size), **how).clamp(0, 1)
-        return TemperatureScaling(self.bundle.value("temperature"))(found[0]), self._inferer.seconds[-1]
+        resized = ResizeToMatch()(found[0], torch.empty(1, size, size))
+        return TemperatureScaling(self.bundle.value("temperature"))(resized), self._inferer.seconds[-1]
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from .probability_to_instances import (
     ProbabilityToInstancesDict,
 )
 from .probability_to_mask import ProbabilityToMask, ProbabilityToMaskD, ProbabilityToMaskd, ProbabilityToMaskDict
+from .resize_to_match import ResizeToMatch, ResizeToMatchD, ResizeToMatchd, ResizeToMatchDict
 from .save_overlay import SaveOverlay, SaveOverlayD, SaveOverlayd, SaveOverlayDict
 from .save_uncertainty import SaveUncertainty, SaveUncertaintyD, SaveUncertaintyd, SaveUncertaintyDict
 from .split_statistics import SplitStatistics, SplitStatisticsD, SplitStatisticsd, SplitStatisticsDict
@@ -42,6 +43,10 @@ __all__ = [
     "RandStainJitterD",
     "RandStainJitterDict",
     "RandStainJitterd",
+    "ResizeToMatch",
+    "ResizeToMatchD",
+    "ResizeToMatchDict",
+    "ResizeToMatchd",
     "SaveOverlay",
     "SaveOverlayD",
     "SaveOverlayDict",

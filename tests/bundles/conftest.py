@@ -40,6 +40,7 @@ TINY_PRIOR = {
 }
 SAMPLING = {"image_scale": 1.0, "window_size": 64, "num_inference_steps": 2, "device": "cpu"}
 TRAINING = {"crop_size": 32, "max_epochs": 2, "val_interval": 1}
+SCORING = {"score_scale": 1.0}
 STAGES = {"base_epochs": 2, "max_epochs": 2, "val_interval": 1, "single_step_epochs": 1, "warmup_iterations": 0}
 
 
@@ -55,11 +56,13 @@ class Bundle:
     tiny: dict[str, Any] = field(default_factory=TINY.copy)
     sampling: dict[str, Any] = field(default_factory=SAMPLING.copy)
     training: dict[str, Any] = field(default_factory=TRAINING.copy)
+    scoring: dict[str, Any] = field(default_factory=SCORING.copy)
 
     def settings(self, names: str, **overrides: Any) -> dict[str, Any]:
         """Overrides for config files, named as in "train evaluate"."""
         training = self.training if "train" in names.split() else {}
-        return {**self.tiny, **self.sampling, **training, "dataset_dir": str(self.dataset), **overrides}
+        scoring = self.scoring if "evaluate" in names.split() else {}
+        return {**self.tiny, **self.sampling, **training, **scoring, "dataset_dir": str(self.dataset), **overrides}
 
     def files(self, names: str) -> list[str]:
         return [str(self.configs / f"{name}.json") for name in names.split()]
@@ -155,6 +158,7 @@ def hippocampus(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         tiny=TINY_PRIOR,
         sampling={"window_size": [16, 16, 16], "device": "cpu"},
         training={"crop_size": [16, 16, 16], **STAGES},
+        scoring={},
     )
 
 

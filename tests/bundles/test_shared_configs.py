@@ -30,19 +30,19 @@ PRIORS = ("hippocampus", "monuseg_ddps")  # the bundles of DDPS; the others are 
 # By config files: entries that are not about the data of a bundle, and so are those of bundles/monuseg.
 SEGDIFF = {
     "train": """
-        imports device seed resume resuming start_processes rank is_not_rank0 num_workers amp amp_kwargs compile
+        imports device seed resume resuming start_processes rank is_not_rank0 num_workers amp compile
         initial_weights noise_on prediction_share timestep_weights dice_weight bce_weight learning_rate
         warmup_iterations weight_decay max_gradient_norm checkpoint_interval ema_momentum ema_warmup
         num_train_timesteps prediction_type num_inference_steps num_generations window_mode stop_early threshold
-        network_def network ema scheduler inferer optimizer lr_schedule normalize
-        train#dataset#_target_ train#dataset#data train#dataset#transform train#dataset#progress train#dataloader
-        train#inferer train#loss train#handlers train#trainer
-        validate#keep_picture validate#dataset#data validate#dataset#transform validate#dataloader validate#inferer
-        validate#key_metric validate#handlers validate#evaluator
-        initialize#0 initialize#1 initialize#2 initialize#5 training run finalize
+        network_def memory_format network ema scheduler inferer prepare_batch training_inferer loss optimizer
+        lr_schedule normalize train#dataset#_target_ train#dataset#data train#dataset#transform
+        train#dataset#progress train#dataloader train#inferer train#loss train#handlers train#trainer
+        validate#keep_picture validate#dataset#data validate#dataset#transform validate#dataloader
+        validate#inferer validate#key_metric validate#handlers validate#evaluator initialize#0 initialize#1
+        initialize#2 initialize#5 training run finalize
     """,
     "train evaluate": """
-        ckpt output_dir dataset evaluator handlers uncertainty with_uncertainty temperature
+        ckpt output_dir memory_format dataset evaluator handlers uncertainty with_uncertainty temperature
         validate#handlers#0 validate#handlers#1 validate#handlers#2#_target_ validate#handlers#2#output_dir
         validate#handlers#2#scorers#0 validate#handlers#2#scorers#1 validate#handlers#2#scorers#2
         validate#inferer validate#evaluator initialize#0 initialize#1 initialize#2 evaluating run
@@ -57,7 +57,8 @@ SEGDIFF = {
     "inference": """
         imports device ckpt output_dir seed num_workers num_train_timesteps prediction_type num_inference_steps
         num_generations window_mode stop_early compile threshold temperature uncertainty with_uncertainty amp
-        network_def network scheduler inferer segmentor dataset dataloader scale_temperature resize_to_picture restore
+        network_def memory_format network scheduler inferer segmentor dataset dataloader scale_temperature
+        resize_to_picture restore
         make_mask postprocessing post_transforms displayable_configs handlers evaluator initialize inference#1
         inference#2 run
     """,
@@ -66,19 +67,21 @@ SEGDIFF = {
 # Entries that are about the nuclei, or about no method, in both bundles for them.
 NUCLEI = {
     "train": """
-        imports device sample_dir dataset_dir val_dataset_dir on_sample run_dir resume resuming start_processes rank
-        is_not_rank0 seed initial_weights checkpoint_interval image_scale image_mean image_std crop_size crops_per_image
-        images_per_batch rotate_padding zoom_padding num_workers num_generations window_overlap window_blending
-        threshold amp amp_kwargs datalist ema optimizer lr_schedule load_image_and_label normalize train#preprocessing
-        train#augmentation train#dataset train#dataloader train#trainer#max_epochs train#trainer#train_data_loader
-        validate what_next initialize#0 initialize#1 initialize#2 initialize#3 initialize#4 run finalize
+        imports device sample_dir dataset_dir val_dataset_dir on_sample run_dir resume resuming start_processes
+        rank is_not_rank0 seed initial_weights checkpoint_interval image_scale image_mean image_std crop_size
+        crops_per_image images_per_batch rotate_padding zoom_padding stain_strength stain_shift num_workers
+        num_generations window_overlap window_blending threshold amp datalist ema optimizer lr_schedule
+        load_image_and_label normalize train#preprocessing train#augmentation train#dataset train#dataloader
+        train#trainer#max_epochs train#trainer#train_data_loader validate what_next initialize#0 initialize#1
+        initialize#2 initialize#3 initialize#4 run finalize
     """,
     "train evaluate": """
-        ckpt training_split output_dir instances with_instances instance_separation uncertainty with_uncertainty
-        temperature dataset evaluator handlers datalist_of_others validate#dataset load_instances zoom_instances
-        validate#preprocessing validate#inferer validate#postprocessing validate#handlers#0 validate#handlers#1
-        validate#handlers#2#_target_ validate#handlers#2#output_dir validate#handlers#2#scorers#0
-        validate#handlers#2#scorers#1 validate#evaluator#network initialize what_next evaluating run
+        ckpt training_split output_dir score_scale instances with_instances instance_separation uncertainty
+        with_uncertainty temperature dataset evaluator handlers datalist_of_others validate#dataset
+        load_instances zoom_to_network zoom_to_score zoom_instances validate#preprocessing validate#inferer
+        validate#postprocessing validate#handlers#0 validate#handlers#1 validate#handlers#2#_target_
+        validate#handlers#2#output_dir validate#handlers#2#scorers#0 validate#handlers#2#scorers#1
+        validate#evaluator#network initialize what_next evaluating run
     """,
     "train multi_gpu_train": """
         start_processes rank device train#sampler train#dataloader validate#sampler validate#dataloader
@@ -95,7 +98,7 @@ PRIOR = {
     "train": """
         base_dir resuming_base resuming_prior between_stages base_weights initial_weights base_is_there
         noise_on loss num_train_timesteps schedule kernel sampler start num_inference_steps
-        num_generations base_weight window_overlap window_blending amp amp_kwargs base_network network base_ema ema
+        num_generations base_weight window_overlap window_blending amp base_network network base_ema ema
         scheduler optimizer lr_schedule base_file load_base base#optimizer base#lr_schedule base#loss base#handlers
         base#trainer base#inferer base#evaluator#network base#evaluator#inferer base#evaluator#val_handlers
         train#dataset train#inferer train#loss train#handlers train#trainer train#prepare_batch validate#dataset

@@ -19,6 +19,8 @@ from monai_segdiff.metrics import compute_aggregated_jaccard, compute_calibratio
 
 STATISTICS = ("standard_deviation", "entropy", "mutual_information")
 
+SEPARATION = {"min_distance": 2, "sigma": 1.25, "min_size": 5}
+
 
 @pytest.fixture(scope="module")
 def dataset(bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,6 +47,7 @@ def test_evaluation_of_everything(bundle, dataset: Path, tmp_path: Path) -> None
         instances=True,
         temperature=2.0,
         num_generations=3,
+        instance_separation=SEPARATION,
     )
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["temperature"] == 2.0
@@ -56,7 +59,7 @@ def test_evaluation_of_everything(bundle, dataset: Path, tmp_path: Path) -> None
         pred = (probability > 0.5).float()
         expected = compute_calibration_score(probability, truth).item()
         assert row["paper_calibration_score"] == pytest.approx(expected, abs=1e-6)
-        found = ProbabilityToInstances()(probability[0])[None]
+        found = ProbabilityToInstances(**SEPARATION)(probability[0])[None]
         true = item["instances"].as_tensor()[None]
         assert torch.equal(true > 0, truth > 0)
         assert row["aji"] == pytest.approx(compute_aggregated_jaccard(found, true).item(), abs=1e-6)

@@ -55,7 +55,7 @@ class QualityRow:
         extra = [str(settings["config"])] if "config" in settings else []
         configs = [root / "configs" / f"{part}.json" for part in ("train", "evaluate", *extra)]
         if missing := [path for path in configs if not path.is_file()]:
-            raise BundleError(f"Row {name}: {missing[0]} does not exist, expected the folder of a bundle.")
+            raise BundleError(f"Row {name}: {missing[0]} does not exist, expected a config of a bundle.")
         weights = Path(settings.get("ckpt", root / "models" / "model.pt")).resolve()
         if not weights.is_file():
             raise CheckpointError(f"Row {name}: checkpoint {weights} does not exist.")

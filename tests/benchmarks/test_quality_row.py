@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from benchmarks.bundle import MONUSEG, Bundle
 from benchmarks.flips_inferer import FlipsInferer
 from benchmarks.quality_row import QualityRow
-from monai_segdiff import TemperatureScaling, monuseg_datalist
+from monai_segdiff import SegmentorInferer, TemperatureScaling, monuseg_datalist
 from monai_segdiff.exceptions import BundleError, CheckpointError
 
 Settings = dict[str, Any]
@@ -113,11 +113,35 @@ def test_a_base_alone_has_its_own_parameters() -> None:
     assert alone.key != whole.key
 
 
+def test_a_further_config_goes_over_the_others(entry: dict[str, str], tmp_path: Path) -> None:
+    overrides = {
+        **{"device": "cpu", "image_scale": 1.0, "window_size": 64},
+        **{"network_def#channels": [4, 8], "network_def#strides": [2], "network_def#num_res_units": 0},
+    }
+    bundle = Bundle(overrides, ["unet"])
+    torch.manual_seed(0)
+    network = bundle.value("network").eval()
+    torch.save(network.state_dict(), tmp_path / "unet.pt")
+    given = {**overrides, "config": "unet", "ckpt": str(tmp_path / "unet.pt")}
+    row = QualityRow("a", MONUSEG, given)
+    image = bundle.value("validate#preprocessing")(dict(entry))["image"].as_tensor()[None]
+    assert torch.equal(row.segment(entry, 96)[0], SegmentorInferer(64)(image, network)[0])
+    assert row.facts.items() >= {"num_inference_steps": 0, "bundle": "monuseg"}.items()
+    assert row.facts["settings"]["config"] == "unet"
+    root = tmp_path / "moved"
+    shutil.copytree(MONUSEG / "configs", root / "configs")
+    config = root / "configs" / "unet.json"
+    assert QualityRow("a", root, given).key == row.key
+    config.write_text(json.dumps({**json.loads(config.read_text()), "unused": 1}))
+    assert QualityRow("a", root, given).key != row.key
+
+
 @pytest.mark.parametrize(
     ("folder", "change", "error", "message"),
     [
+        (MONUSEG, {"config": "vnet"}, BundleError, "Row a: .*vnet.json does not exist, expected a config of a bundle"),
         (MONUSEG, {"flips": "often"}, BundleError, "Row a: flips is 'often', expected true or false"),
-        (MONUSEG / "configs", {}, BundleError, "Row a: .*train.json does not exist, expected the folder of a bundle"),
+        (MONUSEG / "configs", {}, BundleError, "Row a: .*train.json does not exist, expected a config of a bundle"),
         (MONUSEG, {"ckpt": "none.pt"}, CheckpointError, "Row a: checkpoint .*none.pt does not exist"),
         (MONUSEG, {"num_generations": 0}, BundleError, "Row a: .*num_generations must be at least 1, found 0"),
         (MONUSEG, {"num_inference_steps": 999}, BundleError, r"must lie in 1\.\.100, found 999"),

@@ -153,7 +153,7 @@ def test_training_and_inference_prepare_images_alike(bundle) -> None:
     results = []
     for names, preprocessing in (("train", "validate#preprocessing"), ("inference", "preprocessing")):
         parser = read(names)
-        parser.update({"device": "cpu"})
+        parser.update({"device": "cpu", "image_scale": 0.512})
         item = parser.get_parsed_content(preprocessing)({"image": image, "label": label})
         results.append(item["image"])
     assert results[0].shape == (3, 65, 65)

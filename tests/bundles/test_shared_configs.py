@@ -68,12 +68,12 @@ SEGDIFF = {
 NUCLEI = {
     "train": """
         imports device sample_dir dataset_dir val_dataset_dir on_sample run_dir resume resuming start_processes
-        rank is_not_rank0 seed initial_weights checkpoint_interval image_scale image_mean image_std crop_size
-        crops_per_image images_per_batch rotate_padding zoom_padding stain_strength stain_shift num_workers
-        num_generations window_overlap window_blending threshold amp datalist ema optimizer lr_schedule
-        load_image_and_label normalize train#preprocessing train#augmentation train#dataset train#dataloader
-        train#trainer#max_epochs train#trainer#train_data_loader validate what_next initialize#0 initialize#1
-        initialize#2 initialize#3 initialize#4 run finalize
+        rank is_not_rank0 seed initial_weights checkpoint_interval image_mean image_std crops_per_image
+        images_per_batch rotate_padding zoom_padding num_workers num_generations window_overlap window_blending
+        threshold amp datalist ema optimizer lr_schedule load_image_and_label normalize train#preprocessing
+        train#augmentation train#dataset train#dataloader train#trainer#max_epochs
+        train#trainer#train_data_loader validate what_next initialize#0 initialize#1 initialize#2 initialize#3
+        initialize#4 run finalize
     """,
     "train evaluate": """
         ckpt training_split output_dir score_scale instances with_instances instance_separation uncertainty
@@ -87,7 +87,7 @@ NUCLEI = {
         start_processes rank device train#sampler train#dataloader validate#sampler validate#dataloader
     """,
     "inference": """
-        imports device sample_dir dataset_dir on_sample ckpt output_dir seed image_scale image_mean image_std
+        imports device sample_dir dataset_dir on_sample ckpt output_dir seed image_mean image_std
         num_workers num_generations window_overlap window_blending threshold temperature uncertainty with_uncertainty
         amp segmentor preprocessing dataset dataloader scale_temperature resize_to_picture restore make_mask
         make_instances postprocessing post_transforms displayable_configs handlers evaluator initialize inference run
@@ -230,7 +230,7 @@ def test_network_has_the_shapes_of_the_metadata(bundle: str) -> None:
 @pytest.mark.parametrize(("bundle", "name"), FILES)
 def test_every_target_is_found(bundle: str, name: str) -> None:
     targets = [value for path, value in entries(load(bundle, name)) if path.endswith("#_target_")]
-    assert targets
+    assert targets or name == "fast"  # other settings, the same parts
     locator = ComponentLocator()
     for target in targets:
         if "." in target:

@@ -39,7 +39,7 @@ def test_what_differs_from_segdiff(bundle) -> None:
     """Nothing about data, augmentation, budget, validation or threshold."""
     changed = json.loads((bundle.configs / "unet.json").read_text())
     assert set(changed) == {
-        *("run_dir", "learning_rate", "window_size", "num_inference_steps"),
+        *("run_dir", "learning_rate", "num_inference_steps"),
         *("model_settings", "network_def", "inferer", "prepare_batch", "training_inferer", "loss"),
     }
 

@@ -35,25 +35,29 @@ __all__ = ["quality"]
 SIZE = 512
 FILES = ("image", "label", "instances")
 UNET = "U-Net"
+MODELS, DDPS = MONUSEG / "models", MONUSEG.with_name("monuseg_ddps")
 # Name, folder and settings.
 DEFAULT_ROWS: dict[str, tuple[Path, dict[str, Any]]] = {
     "SegDiff": (MONUSEG, {}),
-    UNET: (MONUSEG.with_name("monuseg_ddps"), {"num_inference_steps": 0}),
-    "DDPS": (MONUSEG.with_name("monuseg_ddps"), {}),
+    UNET: (MONUSEG, {"config": "unet", "ckpt": str(MODELS / "unet.pt")}),
+    "SegDiff, 512 pixels": (MONUSEG, {"config": "fast", "ckpt": str(MODELS / "model_512.pt")}),
+    "U-Net, 512 pixels": (DDPS, {"num_inference_steps": 0}),
+    "DDPS, 512 pixels": (DDPS, {}),
 }
 DESCRIPTION = """\
 Score the weights of bundles on the same images, and write the table of their quality.
 
-A row is a bundle with settings. Without options there are SegDiff (bundles/monuseg), U-Net (the base of
-bundles/monuseg_ddps alone) and DDPS (bundles/monuseg_ddps), with the weights in their models/. A further --row adds
-one, or replaces the one of its name:
+A row is a bundle with settings. Without options these are the released weights: SegDiff and U-Net at native resolution
+(bundles/monuseg), and for images of 512 pixels SegDiff (its fast.json), U-Net and DDPS (bundles/monuseg_ddps, and its
+base alone). A further --row adds one, or replaces the one of its name:
 
   --row "SegDiff, flips=bundles/monuseg" num_generations=8 flips=true
-  --row U-Net=bundles/monuseg_ddps num_inference_steps=0 ckpt=runs/unet/model.pt
+  --row U-Net=bundles/monuseg config=unet ckpt=runs/unet/model.pt
 
-Settings are entries of the bundle's configs; ckpt is the file of weights, and flips=true takes the mean over the eight
-flips and turns of each image. All rows are scored at 512x512, whatever the scale at which their networks work. Images
-that trained any of the networks, by the split.json beside its weights, are left out. Run it again to continue."""
+Settings are entries of the bundle's configs; config is a further config file that goes over them, ckpt the file of
+weights, and flips=true takes the mean over the eight flips and turns of each image. All rows are scored at 512x512,
+whatever the scale at which their networks work. Images that trained any of the networks, by the split.json beside its
+weights, are left out. Run it again to continue."""
 EXAMPLE = "--dataset_dir VALIDATION --row 'SegDiff, flips=bundles/monuseg' flips=true"
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from monai_segdiff.exceptions import DatasetError
 from monai_segdiff.handlers.strict_checkpoint_loader import read_checkpoint
+from monai_segdiff.handlers.training_checkpoint import checkpoint_epoch
 
 from .bundle import Bundle
 from .table import write_json
@@ -41,7 +42,7 @@ class TrainingRun:
     started with and whether it has finished.
 
     Args:
-        bundle: the bundle; its overrides are those of the training.
+        bundle: the bundle; its overrides and further config files are those of the training.
         dataset_dir: images to train on.
         val_dataset_dir: images to validate on.
         seed: seed of the training.
@@ -63,6 +64,11 @@ class TrainingRun:
     def weights(self) -> Path:
         """The averaged weights of the best validation."""
         return self.folder / "model.pt"
+
+    @property
+    def log(self) -> Path:
+        """What the training printed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
     def epochs(self) -> int:
@@ -98,14 +104,14 @@ class TrainingRun:
             if record["finished"]:
                 return record
             reached, kept = self._progress()
-            if reached:
+            if kept:
                 record["seconds"] += max(0.0, kept - record["started"])
             elif self.folder.exists():
                 shutil.rmtree(self.folder)  # ended before its first checkpoint
             if reached < self.epochs:
                 record["started"] = time.time()
                 write_json(self._record_path, record)
-                self._run(log, resume=reached > 0)
+                self._run(log, resume=kept > 0)
                 record["seconds"] += time.time() - record["started"]
             best = read_checkpoint(self._checkpoint)["evaluator"]
             record |= {"best_epoch": best["best_metric_epoch"], "best_metric": best["best_metric"], "finished": True}
@@ -120,14 +126,14 @@ class TrainingRun:
     def _record_path(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.json")
 
-    @property
-    def _log_path(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.log")
-
     def _record(self) -> dict[str, Any]:
-        settings = {"dataset_dir": self.dataset_dir, "val_dataset_dir": self.val_dataset_dir, "seed": self.seed}
-        # As it will be read again.
-        settings = json.loads(json.dumps({**settings, "overrides": self.bundle.overrides}))
+        settings: dict[str, Any] = {
+            "dataset_dir": self.dataset_dir,
+            "val_dataset_dir": self.val_dataset_dir,
+            "seed": self.seed,
+        }
+        settings |= {"overrides": self.bundle.overrides, "extra_configs": self.bundle.extra_configs}
+        settings = json.loads(json.dumps(settings))  # as it will be read again
         if not self._record_path.is_file():
             if self.folder.exists():
                 raise DatasetError(
@@ -136,7 +142,7 @@ class TrainingRun:
             return {"settings": settings, "finished": False, "seconds": 0.0, "started": 0.0}
         try:
             record: dict[str, Any] = json.loads(self._record_path.read_text(encoding="utf-8"))
-            found = {**record["settings"]}
+            found = {"extra_configs": [], **record["settings"]}  # which earlier versions neither had nor recorded
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"{self._record_path}: cannot be read ({error!r}); remove it and {self.folder}."
@@ -153,15 +159,17 @@ class TrainingRun:
         return record
 
     def _progress(self) -> tuple[int, float]:
-        """Return the number of epochs that the checkpoint has, and when it was written."""
-        if not self._checkpoint.is_file():
-            return 0, 0.0
-        return read_checkpoint(self._checkpoint)["trainer"]["epoch"], self._checkpoint.stat().st_mtime
+        """Return the number of epochs that the checkpoint has, and when it, or that of an earlier stage, was written.
+
+        A bundle that trains in stages keeps the checkpoint of an earlier one in a folder inside of its run's.
+        """
+        kept = max((path.stat().st_mtime for path in self.folder.glob(f"**/{self._checkpoint.name}")), default=0.0)
+        return checkpoint_epoch(self._checkpoint), kept
 
     @contextmanager
     def _locked_log(self) -> Iterator[IO[str]]:
         """Open the log; the training inherits its lock, so that it is held until both have ended."""
-        with open(self._log_path, "a", encoding="utf-8") as log:
+        with open(self.log, "a", encoding="utf-8") as log:
             try:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -177,8 +185,9 @@ class TrainingRun:
             f"--{name}={'$None' if value is None else repr(value)}"
             for name, value in {**self.bundle.overrides, **own}.items()
         ]
-        config = self.bundle.root / "configs" / "train.json"
-        return [sys.executable, "-m", "monai.bundle", "run", "training", f"--config_file={config}", *words]
+        names = ("train", *self.bundle.extra_configs)
+        configs = [str(self.bundle.root / "configs" / f"{name}.json") for name in names]
+        return [sys.executable, "-m", "monai.bundle", "run", "training", f"--config_file={configs}", *words]
 
     def _run(self, log: IO[str], resume: bool) -> None:
         command = self._command(resume)
@@ -186,7 +195,7 @@ class TrainingRun:
         print(shlex.join(command), file=log, flush=True)
         status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT).returncode
         if status:
-            with open(self._log_path, encoding="utf-8", errors="replace") as written:
+            with open(self.log, encoding="utf-8", errors="replace") as written:
                 written.seek(start)
                 last = "\n".join(written.read().splitlines()[-SHOWN_LINES:])
-            raise TrainingError(f"{last}\n\n{self._log_path}: the training ended with status {status}, its end above.")
+            raise TrainingError(f"{last}\n\n{self.log}: the training ended with status {status}, its end above.")

@@ -186,8 +186,8 @@ def test_objects_are_needed(rows: list[QualityRow], dataset: Path, tmp_path: Pat
 
 
 def _words(objects: Path, weights: Path, output_dir: Path, words: list[str]) -> list[str]:
-    """All three default rows replaced, and one more."""
-    more = [("SegDiff", []), ("U-Net", ["seed=1"]), ("DDPS", ["seed=2"]), ("x, flips", ["flips=true"])]
+    """All default rows replaced, and one more."""
+    more = [*((name, [f"seed={seed}"]) for seed, name in enumerate(DEFAULT_ROWS)), ("x, flips", ["flips=true"])]
     settings = [
         word
         for name, changes in more
@@ -205,25 +205,26 @@ def _words(objects: Path, weights: Path, output_dir: Path, words: list[str]) -> 
 def test_command(
     objects: Path, weights: Path, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([*_words(objects, weights, tmp_path, words), "--num_images", "1", "--baseline", "DDPS"])
+    main([*_words(objects, weights, tmp_path, words), "--num_images", "1", "--baseline", "DDPS, 512 pixels"])
     printed = capsys.readouterr().out
     assert printed.startswith((tmp_path / "quality.md").read_text())
     assert printed.endswith(f"Also in {tmp_path}.\n")
     report = json.loads((tmp_path / "quality.json").read_text())
     assert report["protocol"]["size"] == 512
-    seen = [(row["name"], row["seed"], row["flips"], row["dice_less_baseline"] is None) for row in report["rows"]]
-    assert seen == [
-        *(("SegDiff", 0, False, False), ("U-Net", 1, False, False)),
-        *(("DDPS", 2, False, True), ("x, flips", 0, True, False)),
-    ]
+    seen = [(row["name"], row["seed"], row["flips"]) for row in report["rows"]]
+    assert seen == [*((name, seed, False) for seed, name in enumerate(DEFAULT_ROWS)), ("x, flips", 0, True)]
+    assert [row["name"] for row in report["rows"] if row["dice_less_baseline"] is None] == ["DDPS, 512 pixels"]
 
 
 def test_default_rows() -> None:
     made = {name: QualityRow(name, folder, settings).facts for name, (folder, settings) in DEFAULT_ROWS.items()}
-    assert [facts["bundle"] for facts in made.values()] == ["monuseg", "monuseg_ddps", "monuseg_ddps"]
-    assert list(made) == ["SegDiff", "U-Net", "DDPS"]
-    assert made["U-Net"]["num_inference_steps"] == 0 < made["DDPS"]["num_inference_steps"]
-    assert made["U-Net"]["parameters"] < made["DDPS"]["parameters"]
+    ddps = [name for name, facts in made.items() if facts["bundle"] == "monuseg_ddps"]
+    assert ddps == [name for name in made if name.startswith("DDPS") or name == "U-Net, 512 pixels"]
+    assert {facts["num_inference_steps"] for name, facts in made.items() if name.startswith("U-Net")} == {0}
+    assert {facts["image_scale"] for name, facts in made.items() if "512" in name} == {0.512}
+    assert {facts["image_scale"] for name, facts in made.items() if "512" not in name} == {1.0}
+    assert made["U-Net, 512 pixels"]["parameters"] < made["DDPS, 512 pixels"]["parameters"]
+    assert len({facts["split_sha256"] for facts in made.values()}) == 1
 
 
 @pytest.mark.parametrize(

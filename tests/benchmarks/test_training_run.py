@@ -65,9 +65,15 @@ def test_finished_run_is_not_repeated(run: TrainingRun, stub: TrainingStub, cloc
 def test_overrides_are_what_the_command_line_reads(run: TrainingRun, stub: TrainingStub, value: Any) -> None:
     replace(run, bundle=Bundle({"max_epochs": 3, "network_def#conditioning": value})).train()
     folder = {"run_dir": str(run.folder), "bundle_root": str(run.bundle.root)}
-    folder["config_file"] = str(run.bundle.root / "configs" / "train.json")
     own = {"dataset_dir": "TRAIN", "val_dataset_dir": "VALIDATION", "seed": 7, "resume": False}
+    own["config_file"] = [str(run.bundle.root / "configs" / "train.json")]
     assert stub.calls == [{"max_epochs": 3, "network_def#conditioning": value, **folder, **own}]
+
+
+def test_further_configs(run: TrainingRun, stub: TrainingStub) -> None:
+    replace(run, bundle=Bundle({"max_epochs": 3}, ["unet", "paper"])).train()
+    configs = run.bundle.root / "configs"
+    assert stub.calls[0]["config_file"] == [str(configs / f"{name}.json") for name in ("train", "unet", "paper")]
 
 
 def test_none_is_an_override_as_well(run: TrainingRun, stub: TrainingStub) -> None:
@@ -106,11 +112,40 @@ def test_run_without_a_checkpoint_starts_again(run: TrainingRun, stub: TrainingS
     assert [path.name for path in run.folder.iterdir()] == ["checkpoint.pt"]
 
 
+def test_run_in_an_earlier_stage_goes_on(run: TrainingRun, stub: TrainingStub, clock: list[float]) -> None:
+    clock += [1000.0]
+    interrupt(run, stub, epoch=0)
+    # As a bundle of two stages leaves it, before the first checkpoint of the last one.
+    base = run.folder / "base" / "checkpoint.pt"
+    base.parent.mkdir()
+    torch.save({"trainer": {"epoch": 5}}, base)
+    os.utime(base, (1040.0, 1040.0))
+    clock += [3000.0, 3007.0]
+    assert run.train()["seconds"] == pytest.approx(40 + 7)
+    assert [call["resume"] for call in stub.calls] == [False, True]
+    assert base.is_file()
+
+
+def test_record_of_an_earlier_version(run: TrainingRun, stub: TrainingStub) -> None:
+    found = run.train()
+    path = run.folder.with_name("seed_7.json")
+    record = json.loads(path.read_text())
+    del record["settings"]["extra_configs"]
+    path.write_text(json.dumps(record))
+    assert run.train()["seconds"] == found["seconds"]
+    with pytest.raises(DatasetError, match=r"extra_configs=\[\]"):
+        replace(run, bundle=Bundle({"max_epochs": 3}, ["unet"])).check()
+
+
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"bundle": Bundle({"max_epochs": 4})}, r"overrides=\{'max_epochs': 3\}; expected overrides=\{'max_epochs': 4"),
+        (
+            {"bundle": Bundle({"max_epochs": 3}, ["unet"])},
+            r"extra_configs=\[\]; expected extra_configs=\['unet'\]",
+        ),
         ({"dataset_dir": "OTHER"}, r"dataset_dir='TRAIN'; expected dataset_dir='OTHER'"),
         ({"val_dataset_dir": "OTHER"}, r"val_dataset_dir='VALIDATION'; expected val_dataset_dir='OTHER'"),
         ({"seed": 8}, r"seed=7; expected seed=8"),

@@ -117,7 +117,7 @@ RECIPES: dict[str, Recipe] = {
                     "dice_weight": 0.5,
                     "timestep_weights": "$[1.0] * 99 + [99.0]",
                     "learning_rate": 0.0005,
-                    "max_epochs": 160,
+                    "max_epochs": 140,
                     "val_interval": 10,
                     "amp": True,
                 },

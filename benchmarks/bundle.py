@@ -58,7 +58,7 @@ class Bundle:
 
     Example:
         >>> bundle = Bundle({"device": "cpu"})
-        >>> bundle.value("image_scale")
+        >>> bundle.value("score_scale")
         0.512
     """
 

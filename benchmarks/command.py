@@ -31,6 +31,7 @@ def command_parser(module: str, description: str, example: str) -> argparse.Argu
     parser.add_argument("--device", help="cpu or cuda; default: as the bundle decides")
     parser.add_argument(
         "--override",
+        action="extend",
         nargs="+",
         default=[],
         type=override,

@@ -46,7 +46,7 @@ def evaluation_cost(bundle: Bundle, dataset_dir: str | Path, weights: str | Path
     # Built before the scale is changed: the weights belong to another one, which does not matter to the time.
     network = bundle.network(weights)
     with tempfile.TemporaryDirectory() as folder:
-        everything = {"instances": True, "uncertainty": True, "image_scale": 1.0}
+        everything = {"instances": True, "uncertainty": True, "image_scale": 1.0, "score_scale": 1.0}
         paths = {"dataset_dir": str(dataset_dir), "ckpt": str(weights), "output_dir": folder}
         bundle = bundle.with_overrides({**everything, **paths})
         item: dict[str, Any] = bundle.value("validate#dataset")[0]

@@ -53,7 +53,7 @@ OWN = ("bundle_root", "dataset_dir", "ckpt", "training_split", "output_dir", "un
 # bundle does not have are None.
 VALUES = (
     *("model_settings", "num_classes", "window_size", "window_overlap", "window_blending", "amp", "seed"),
-    *("threshold", "temperature", "instances", "instance_separation"),
+    *("threshold", "temperature", "score_scale", "instances", "instance_separation"),
 )
 CONFIGS = (
     *("base_network_def", "network_def", "scheduler", "inferer", "load_image_and_label", "normalize"),

@@ -40,9 +40,9 @@ MODELS, DDPS = MONUSEG / "models", MONUSEG.with_name("monuseg_ddps")
 DEFAULT_ROWS: dict[str, tuple[Path, dict[str, Any]]] = {
     "SegDiff": (MONUSEG, {}),
     UNET: (MONUSEG, {"config": "unet", "ckpt": str(MODELS / "unet.pt")}),
-    "SegDiff, 512 pixels": (MONUSEG, {"config": "fast", "ckpt": str(MODELS / "model_512.pt")}),
-    "U-Net, 512 pixels": (DDPS, {"num_inference_steps": 0}),
-    "DDPS, 512 pixels": (DDPS, {}),
+    "SegDiff at 512": (MONUSEG, {"config": "fast", "ckpt": str(MODELS / "model_512.pt")}),
+    "U-Net at 512": (DDPS, {"num_inference_steps": 0}),
+    "DDPS at 512": (DDPS, {}),
 }
 DESCRIPTION = """\
 Score the weights of bundles on the same images, and write the table of their quality.
@@ -56,8 +56,8 @@ base alone). A further --row adds one, or replaces the one of its name:
 
 Settings are entries of the bundle's configs; config is a further config file that goes over them, ckpt the file of
 weights, and flips=true takes the mean over the eight flips and turns of each image. All rows are scored at 512x512,
-whatever the scale at which their networks work. Images that trained any of the networks, by the split.json beside its
-weights, are left out. Run it again to continue."""
+whatever the scale at which their networks work and the size of an image (the bundle's evaluation takes 0.512 of it).
+Images that trained any of the networks, by the split.json beside its weights, are left out. Run again to continue."""
 EXAMPLE = "--dataset_dir VALIDATION --row 'SegDiff, flips=bundles/monuseg' flips=true"
 
 

@@ -22,11 +22,13 @@ def mask_to_probability(masks: torch.Tensor) -> torch.Tensor:
     return ((masks + 1) / 2).clamp(0, 1)
 
 
-def _entropy(probability: torch.Tensor) -> torch.Tensor:
+def binary_entropy(probability: torch.Tensor) -> torch.Tensor:
+    """Return ``-p ln p - (1 - p) ln(1 - p)``, in nats, for each entry."""
     return torch.special.entr(probability) + torch.special.entr(1 - probability)
 
 
-def _categorical_entropy(probability: torch.Tensor) -> torch.Tensor:
+def categorical_entropy(probability: torch.Tensor) -> torch.Tensor:
+    """Return ``-sum_k p_k ln p_k``, in nats, over the channels: ``[B, K, *spatial]`` to ``[B, 1, *spatial]``."""
     return torch.special.entr(probability).sum(dim=1, keepdim=True)
 
 
@@ -69,7 +71,7 @@ class GenerationStatistics(NamedTuple):
             mutual_information: of the shape of the mean, as of :class:`UncertaintyStatistics`, or with one channel, as
                 of :class:`CategoricalUncertaintyStatistics`. The entropy is of the same kind.
         """
-        entropy = _entropy if mutual_information.shape == mean.shape else _categorical_entropy
+        entropy = binary_entropy if mutual_information.shape == mean.shape else categorical_entropy
         return cls(mean, variance, entropy(mean), mutual_information)
 
 
@@ -132,7 +134,7 @@ class UncertaintyStatistics(RunningStatistics):
     Each channel is a mask of its own.
     """
 
-    entropy = staticmethod(_entropy)
+    entropy = staticmethod(binary_entropy)
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +159,7 @@ class CategoricalUncertaintyStatistics(UncertaintyStatistics):
     mutual information is ``[B, 1, *spatial]``.
     """
 
-    entropy = staticmethod(_categorical_entropy)
+    entropy = staticmethod(categorical_entropy)
 
 
 class KeptGenerations:

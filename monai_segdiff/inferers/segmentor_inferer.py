@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from monai.inferers import SlidingWindowInferer
-from monai.utils import BlendMode
+from monai.utils import BlendMode, ensure_tuple
 from torch import nn
 
 __all__ = ["SegmentorInferer"]
@@ -18,8 +18,8 @@ class SegmentorInferer(SlidingWindowInferer):
     """Segment images by a network that is no diffusion model, such as MONAI's ``UNet``.
 
     It returns what :class:`~monai_segdiff.SegDiffInferer` returns, the probability of each foreground class, so that a
-    baseline is trained, validated, evaluated and served by the same configs as the diffusion model beside it. Windows
-    are MONAI's; what they blend is the probability, the sigmoid of the logits, as in the diffusion inferers.
+    baseline is trained, validated and evaluated by the same configs as the diffusion model beside it. Windows are
+    MONAI's; what they blend is the probability, the sigmoid of the logits, as in the diffusion inferers.
 
     Args:
         roi_size: size of the windows; smaller images are padded by repeating their border.
@@ -27,6 +27,12 @@ class SegmentorInferer(SlidingWindowInferer):
         mode: ``"gaussian"`` or ``"constant"`` weights in blending.
         sw_batch_size: windows in one call of the network.
         amp: run the network in bfloat16.
+        size_divisor: what the network needs ``roi_size`` to be a multiple of.
+        num_inference_steps: 0. With the next one a config's options for diffusion are refused, instead of ignored.
+        num_generations: 1.
+
+    Raises:
+        ValueError: steps or generations, which only a diffusion model has, or a window that the network cannot take.
 
     Example:
         >>> inferer = SegmentorInferer(roi_size=32)
@@ -43,7 +49,17 @@ class SegmentorInferer(SlidingWindowInferer):
         mode: str = BlendMode.GAUSSIAN,
         sw_batch_size: int = 1,
         amp: bool = False,
+        size_divisor: int = 1,
+        num_inference_steps: int = 0,
+        num_generations: int = 1,
     ) -> None:
+        if (num_inference_steps, num_generations) != (0, 1):
+            raise ValueError(
+                "A network that is no diffusion model has num_inference_steps=0 and num_generations=1, "
+                f"found {num_inference_steps} and {num_generations}."
+            )
+        if any(edge % size_divisor for edge in ensure_tuple(roi_size)):
+            raise ValueError(f"roi_size is {roi_size}, expected multiples of {size_divisor}.")
         super().__init__(roi_size, sw_batch_size, overlap, mode, padding_mode="replicate")
         self.amp = amp
 

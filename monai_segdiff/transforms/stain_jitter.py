@@ -30,7 +30,8 @@ class RandStainJitter(RandomizableTransform):
 
     Args:
         strength: amplitude of the factors, in 0..1; 0 leaves them at 1.
-        shift: amplitude of the added density, at least 0; in natural logarithms, a twentieth darkens by 5 %.
+        shift: amplitude of the added density, at least 0; in natural logarithms: 0.05 darkens by up to
+            5 %, in the channel that the stain absorbs most.
         prob: probability of changing the picture at all.
 
     Raises:
@@ -86,8 +87,8 @@ class RandStainJitter(RandomizableTransform):
             matrix = hed_from_rgb @ np.diag(self.factors) @ rgb_from_hed
             offset = self.offsets @ rgb_from_hed
             density = -torch.log((out + 1) / _WHITE)
-            density = torch.einsum("c...,cd->d...", density, torch.as_tensor(matrix, dtype=torch.float32))
-            density += torch.as_tensor(offset, dtype=torch.float32).reshape(-1, *[1] * (out.ndim - 1))
+            density = torch.einsum("c...,cd->d...", density, torch.as_tensor(matrix).to(out))
+            density += torch.as_tensor(offset).to(out).reshape(-1, *[1] * (out.ndim - 1))
             out = (_WHITE * torch.exp(-density) - 1).clamp(0, _WHITE - 1)
         return convert_to_dst_type(out, img, dtype=torch.float32)[0]
 

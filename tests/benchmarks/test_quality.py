@@ -205,7 +205,7 @@ def _words(objects: Path, weights: Path, output_dir: Path, words: list[str]) -> 
 def test_command(
     objects: Path, weights: Path, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([*_words(objects, weights, tmp_path, words), "--num_images", "1", "--baseline", "DDPS, 512 pixels"])
+    main([*_words(objects, weights, tmp_path, words), "--num_images", "1", "--baseline", "DDPS at 512"])
     printed = capsys.readouterr().out
     assert printed.startswith((tmp_path / "quality.md").read_text())
     assert printed.endswith(f"Also in {tmp_path}.\n")
@@ -213,17 +213,17 @@ def test_command(
     assert report["protocol"]["size"] == 512
     seen = [(row["name"], row["seed"], row["flips"]) for row in report["rows"]]
     assert seen == [*((name, seed, False) for seed, name in enumerate(DEFAULT_ROWS)), ("x, flips", 0, True)]
-    assert [row["name"] for row in report["rows"] if row["dice_less_baseline"] is None] == ["DDPS, 512 pixels"]
+    assert [row["name"] for row in report["rows"] if row["dice_less_baseline"] is None] == ["DDPS at 512"]
 
 
 def test_default_rows() -> None:
     made = {name: QualityRow(name, folder, settings).facts for name, (folder, settings) in DEFAULT_ROWS.items()}
     ddps = [name for name, facts in made.items() if facts["bundle"] == "monuseg_ddps"]
-    assert ddps == [name for name in made if name.startswith("DDPS") or name == "U-Net, 512 pixels"]
+    assert ddps == [name for name in made if name.startswith("DDPS") or name == "U-Net at 512"]
     assert {facts["num_inference_steps"] for name, facts in made.items() if name.startswith("U-Net")} == {0}
     assert {facts["image_scale"] for name, facts in made.items() if "512" in name} == {0.512}
     assert {facts["image_scale"] for name, facts in made.items() if "512" not in name} == {1.0}
-    assert made["U-Net, 512 pixels"]["parameters"] < made["DDPS, 512 pixels"]["parameters"]
+    assert made["U-Net at 512"]["parameters"] < made["DDPS at 512"]["parameters"]
     assert len({facts["split_sha256"] for facts in made.values()}) == 1
 
 
@@ -235,7 +235,7 @@ def test_default_rows() -> None:
         (["--row", "a=nowhere"], 1, "Row a: "),
         (["--row", f"a={MONUSEG}", "steps=3"], 1, "Unknown override steps"),
         (["--row", f"a={MONUSEG}", "device=cuda"], 2, "--row a: all rows are computed on one device, give --device"),
-        (["--baseline", "none"], 2, "--baseline: there is no row 'none', only SegDiff, U-Net, DDPS"),
+        (["--baseline", "none"], 2, "--baseline: there is no row 'none', only SegDiff, U-Net, SegDiff at 512"),
         (["--dataset_dir", "nowhere"], 1, "DatasetError: "),
         (["--num_images", "0"], 2, "'0' is not a whole number of at least 1"),
     ],

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,10 +78,12 @@ def test_evaluation_scores_what_the_network_says(unet, trained: Path, tmp_path: 
     assert report["num_inference_steps"] == 0
 
 
-def test_inference(unet, trained: Path, tmp_path: Path) -> None:
-    unet.run(
-        "inference unet", ckpt=trained / "model.pt", dataset_dir=unet.dataset / "images", output_dir=tmp_path / "out"
-    )
+@pytest.mark.parametrize("image_scale", [1.0, 0.5])
+def test_inference(unet, trained: Path, tmp_path: Path, image_scale: float) -> None:
+    weights = tmp_path / "model.pt"  # without the settings, which name another scale
+    weights.write_bytes((trained / "model.pt").read_bytes())
+    options = {"dataset_dir": unet.dataset / "images", "output_dir": tmp_path / "out", "image_scale": image_scale}
+    unet.run("inference unet", ckpt=weights, **options)
     mask = np.asarray(Image.open(tmp_path / "out" / "sample_000_mask.png"))
     assert mask.shape == (128, 128)
     assert set(np.unique(mask)) <= {0, 255}
@@ -102,3 +105,21 @@ def test_segdiff_is_still_what_train_says(bundle) -> None:
     parser.read_config(bundle.files("train"))
     parser.update({"device": "cpu"})
     assert isinstance(parser.get_parsed_content("inferer"), SegDiffInferer)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"num_generations": 9}, "num_inference_steps=0 and num_generations=1, found 0 and 9"),
+        ({"num_inference_steps": 3}, "num_inference_steps=0 and num_generations=1, found 3 and 1"),
+        ({"window_size": 60}, "roi_size is 60, expected multiples of 16"),
+        ({"uncertainty": True}, "several generations, of which SegmentorInferer has none"),
+    ],
+)
+def test_what_a_network_without_diffusion_cannot_do(
+    unet, trained: Path, tmp_path: Path, assert_said, option: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        unet.run("train evaluate unet", ckpt=trained / "model.pt", output_dir=tmp_path / "out", **option)
+    assert_said(caught.value, ValueError, "", message)
+    assert not (tmp_path / "out").exists()

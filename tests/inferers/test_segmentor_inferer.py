@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
@@ -45,3 +47,17 @@ def test_bfloat16_stays_inside_of_the_network() -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact, atol=0.02, rtol=0)
     assert not torch.equal(found, exact)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_inference_steps": 3}, "num_inference_steps=0 and num_generations=1, found 3 and 1"),
+        ({"num_generations": 9}, "num_inference_steps=0 and num_generations=1, found 0 and 9"),
+        ({"roi_size": 200, "size_divisor": 16}, "roi_size is 200, expected multiples of 16"),
+        ({"roi_size": (32, 40), "size_divisor": 16}, r"roi_size is \(32, 40\), expected multiples of 16"),
+    ],
+)
+def test_what_such_a_network_cannot_do(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SegmentorInferer(**{"roi_size": 32, **arguments})

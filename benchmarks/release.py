@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from monai_segdiff import atomic_write, monuseg_split
 from monai_segdiff.data.split_file import PARTS, write_split_file
-from monai_segdiff.exceptions import CheckpointError
+from monai_segdiff.exceptions import CheckpointError, DatasetError
 from monai_segdiff.handlers.atomic_save import atomic_save
 from monai_segdiff.handlers.strict_checkpoint_loader import read_checkpoint
 
@@ -41,7 +41,12 @@ A recipe has one or more trainings (stages); each starts from the averaged weigh
 the bundle's models/ folder holds: OUTPUT/ROW/model.pt in half precision, model.json and split.json. Beside them stand
 each stage's run folder, its log and its record.
 
-Run it again to continue: killed at any moment, the same command goes on where it was, and no stage is repeated."""
+Run it again to continue: killed at any moment, the same command goes on from the last checkpoint, with new random
+numbers, and no finished stage is repeated. At most five epochs are done again; of the base of DDPS 20, its validation
+interval.
+
+Some stages train in bfloat16 (amp). Processors without instructions for it emulate it, slowly: there, give
+--override amp=false."""
 EXAMPLE = "--row SegDiff --dataset_dir TRAIN --val_dataset_dir VALIDATION --output_dir runs/release"
 
 
@@ -70,12 +75,12 @@ def release(
 
     Returns:
         ``weights`` (path), ``next_command``, and ``stages``: for each ``name``, ``epochs``, ``best_epoch``,
-        ``best_metric`` and ``seconds``.
+        ``best_metric`` (on the grid of its ``image_scale``) and ``seconds``.
 
     Raises:
         KeyError: an override of an entry that the configs do not have.
         ValueError: an override of what the recipe itself sets.
-        DatasetError: a dataset cannot be used, or the folder holds trainings with other options.
+        DatasetError: a dataset cannot be used, or the folder holds trainings with other options or from other weights.
         CheckpointError: weights or a checkpoint of an earlier start are damaged, or not for half precision.
         TrainingError: a training failed; the earlier ones remain.
     """
@@ -97,7 +102,7 @@ def release(
             tqdm.write(f"Stage {index + 1} of {len(runs)}, {name}: {run.epochs} epochs, its log is {run.log}")
             record = run.train()
             kept = {key: record[key] for key in ("best_epoch", "best_metric", "seconds")}
-            stages.append({"name": name, "epochs": run.epochs, **kept})
+            stages.append({"name": name, "epochs": run.epochs, "image_scale": run.bundle.value("image_scale"), **kept})
     weights = _publish(runs[-1], folder)
     return {"weights": weights, "stages": stages, "next_command": _next_command(row, runs[-1], weights)}
 
@@ -120,7 +125,15 @@ def _runs(
 
 
 def _hand_over(former: TrainingRun, run: TrainingRun) -> None:
-    atomic_save(read_checkpoint(former.weights), run.bundle.overrides["initial_weights"])
+    state, path = read_checkpoint(former.weights), Path(run.bundle.overrides["initial_weights"])
+    if path.is_file() and (run.folder.exists() or run.record_path.exists()):
+        used = read_checkpoint(path)
+        if used.keys() != state.keys() or not all(torch.equal(value, used[name]) for name, value in state.items()):
+            raise DatasetError(
+                f"{run.folder}: was trained from other weights than the present ones of {former.folder}, expected the "
+                f"same; remove it and {run.record_path.name}, so that it is trained again."
+            )
+    atomic_save(state, path)
 
 
 def _publish(run: TrainingRun, folder: Path) -> Path:
@@ -155,8 +168,8 @@ def _next_command(row: str, run: TrainingRun, weights: Path) -> str:
     settings: dict[str, Any] = {
         name: value
         for name, value in bundle.overrides.items()
-        # All rows of a table are computed on one device.
-        if name.partition("#")[0] in known and name != "device" and own.config(name) != value
+        # All rows of a table are computed on one device, in the precision that the bundle chooses there.
+        if name.partition("#")[0] in known and name not in ("device", "amp") and own.config(name) != value
     }
     words = [f"{row}={bundle.root}", f"ckpt={weights}", *(f"config={name}" for name in bundle.extra_configs)]
     words += [f"{name}={json.dumps(value)}" for name, value in settings.items()]
@@ -165,9 +178,9 @@ def _next_command(row: str, run: TrainingRun, weights: Path) -> str:
 
 def _report(found: Mapping[str, Any]) -> str:
     weights: Path = found["weights"]
-    lines = [["stage", "epochs", "best epoch", "validation Dice", "minutes"]]
+    lines = [["stage", "epochs", "best epoch", "image scale", "validation Dice", "minutes"]]
     for stage in found["stages"]:
-        numbers = f"{stage['best_metric']:.4f}", f"{stage['seconds'] / 60:.1f}"
+        numbers = str(stage["image_scale"]), f"{stage['best_metric']:.4f}", f"{stage['seconds'] / 60:.1f}"
         lines.append([stage["name"], str(stage["epochs"]), str(stage["best_epoch"]), *numbers])
     return (
         f"{format_table(lines)}\n\n"

@@ -71,6 +71,11 @@ class TrainingRun:
         return self.folder.with_name(f"{self.folder.name}.log")
 
     @property
+    def record_path(self) -> Path:
+        """What the training was started with, and whether it has finished."""
+        return self.folder.with_name(f"{self.folder.name}.json")
+
+    @property
     def epochs(self) -> int:
         """Number of epochs to train."""
         # The default depends on the dataset.
@@ -110,21 +115,17 @@ class TrainingRun:
                 shutil.rmtree(self.folder)  # ended before its first checkpoint
             if reached < self.epochs:
                 record["started"] = time.time()
-                write_json(self._record_path, record)
+                write_json(self.record_path, record)
                 self._run(log, resume=kept > 0)
                 record["seconds"] += time.time() - record["started"]
             best = read_checkpoint(self._checkpoint)["evaluator"]
             record |= {"best_epoch": best["best_metric_epoch"], "best_metric": best["best_metric"], "finished": True}
-            write_json(self._record_path, record)
+            write_json(self.record_path, record)
             return record
 
     @property
     def _checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
-
-    @property
-    def _record_path(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.json")
 
     def _record(self) -> dict[str, Any]:
         settings: dict[str, Any] = {
@@ -134,18 +135,19 @@ class TrainingRun:
         }
         settings |= {"overrides": self.bundle.overrides, "extra_configs": self.bundle.extra_configs}
         settings = json.loads(json.dumps(settings))  # as it will be read again
-        if not self._record_path.is_file():
+        if not self.record_path.is_file():
             if self.folder.exists():
                 raise DatasetError(
-                    f"{self.folder}: holds something else than a training of a sweep; expected a new one."
+                    f"{self.folder}: exists, but {self.record_path.name}, the record of its training, is not beside "
+                    "it; expected a new folder."
                 )
             return {"settings": settings, "finished": False, "seconds": 0.0, "started": 0.0}
         try:
-            record: dict[str, Any] = json.loads(self._record_path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(self.record_path.read_text(encoding="utf-8"))
             found = {"extra_configs": [], **record["settings"]}  # which earlier versions neither had nor recorded
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(
-                f"{self._record_path}: cannot be read ({error!r}); remove it and {self.folder}."
+                f"{self.record_path}: cannot be read ({error!r}); remove it and {self.folder}."
             ) from error
         differing = [name for name in settings if found.get(name) != settings[name]]
         if differing:
@@ -154,7 +156,7 @@ class TrainingRun:
             )
             raise DatasetError(
                 f"{self.folder}: was trained with other settings, {was}; expected {is_now}. Give another output "
-                f"folder, or remove this one and {self._record_path.name}."
+                f"folder, or remove this one and {self.record_path.name}."
             )
         return record
 

@@ -34,10 +34,10 @@ from monai_segdiff.exceptions import CheckpointError, DatasetError
 ROOT = Path(__file__).parents[2]
 Command = Callable[[Path], list[str]]
 Again = Callable[..., Any]
-EPOCH = {"max_epochs": 1, "val_interval": 1}
+EACH = {"val_interval": 1, "checkpoint_interval": 1, "crop_size": 32, "amp": False}
 # The second stage learns nothing, at another scale: its weights are those that it starts from.
-FIRST = {**EPOCH, "image_scale": 1.0, "crop_size": 32, "window_size": 64, "learning_rate": 0.1, "warmup_iterations": 0}
-SECOND = {**EPOCH, "image_scale": 0.5, "crop_size": 32, "window_size": 32, "learning_rate": 0.0}
+FIRST = {**EACH, "max_epochs": 1, "image_scale": 1.0, "window_size": 64, "learning_rate": 0.1, "warmup_iterations": 0}
+SECOND = {**EACH, "max_epochs": 3, "image_scale": 0.5, "window_size": 32, "learning_rate": 0.0}
 DRIVER = f"""
 import sys
 from benchmarks import recipe, release
@@ -142,10 +142,11 @@ def test_split_has_no_folders(whole: tuple[Path, str]) -> None:
 
 def test_printed(whole: tuple[Path, str], data: tuple[Path, Path], small: dict[str, Any]) -> None:
     folder, printed = whole
-    for number, stage in enumerate(("first", "second"), 1):
-        assert f"Stage {number} of 2, {stage}: 1 epochs, its log is {folder / stage}.log\n" in printed
+    assert re.search("^stage +epochs +best epoch +image scale +validation Dice +minutes$", printed, re.MULTILINE)
+    for number, (stage, epochs, scale) in enumerate((("first", 1, 1.0), ("second", 3, 0.5)), 1):
+        assert f"Stage {number} of 2, {stage}: {epochs} epochs, its log is {folder / stage}.log\n" in printed
         record = json.loads((folder / f"{stage}.json").read_text())
-        row = rf"^{stage} +1 +1 +{record['best_metric']:.4f} +{record['seconds'] / 60:.1f}$"
+        row = rf"^{stage} +{epochs} +1 +{scale} +{record['best_metric']:.4f} +{record['seconds'] / 60:.1f}$"
         assert re.search(row, printed, re.MULTILINE)
         history = json.loads((folder / stage / "history.json").read_text())
         assert record["best_metric"] == pytest.approx(history["validation"]["value"][0])
@@ -159,7 +160,7 @@ def test_printed(whole: tuple[Path, str], data: tuple[Path, Path], small: dict[s
     (name, root), *settings = map(override, words[6:])
     assert (name, root) == ("tiny", str(MONUSEG))
     given = dict(settings)
-    # No device, nothing for training alone, nothing that the bundle says as well.
+    # No device, no precision, nothing for training alone, nothing that the bundle says as well.
     networks = {name: value for name, value in small.items() if name.startswith("network_def#")}
     assert given == {**networks, "image_scale": 0.5, "window_size": 32, "ckpt": str(folder / "model.pt")}
     assert QualityRow(name, root, {**given, "device": "cpu"}).split == folder / "split.json"
@@ -176,25 +177,70 @@ def test_killed_release(command: Command, whole: tuple[Path, str], tmp_path: Pat
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", DRIVER, *command(tmp_path)], cwd=ROOT, start_new_session=True)
 
-    def wait_for_second(starts: int, process: subprocess.Popen[bytes]) -> None:
-        while not second.is_file() or second.read_text().count(" -m monai.bundle run ") < starts:
+    def wait_for(process: subprocess.Popen[bytes], seen: Callable[[], bool]) -> None:
+        while not seen():
             assert process.poll() is None
-            time.sleep(0.02)
+            time.sleep(0.01)
+
+    def commands(stage: str) -> list[str]:
+        return re.findall("^.* -m monai.bundle run training .*$", (folder / f"{stage}.log").read_text(), re.MULTILINE)
 
     folder = tmp_path / "tiny"
-    first, second = folder / "first.json", folder / "second.log"
+    checkpoint = folder / "second" / "checkpoint.pt"
+    folder.mkdir()
+    for name in ("first.json", "first.log"):
+        shutil.copy(whole[0] / name, folder)
+    shutil.copytree(whole[0] / "first", folder / "first")
+    record = (folder / "first.json").read_bytes()
     with start() as process:  # all of it, in the second stage
-        wait_for_second(1, process)
+        wait_for(process, checkpoint.is_file)
         os.killpg(process.pid, signal.SIGKILL)
-    record = first.read_bytes()
     assert not [name for name in PUBLISHED if (folder / name).exists()]
+    # What only this checkpoint has: a resumed training keeps it, as it learns nothing.
+    state = torch.load(checkpoint)
+    assert 1 <= state["trainer"]["epoch"] < SECOND["max_epochs"]
+    name = next(iter(state["network"]))
+    state["network"][name] += 1
+    state["evaluator"]["best_metric"] = 2.0
+    torch.save(state, checkpoint)
     with start() as process:  # without the training, which goes on alone
-        wait_for_second(2, process)
+        wait_for(process, lambda: len(commands("second")) == 2)
         process.kill()
     main(command(tmp_path))
-    assert first.read_bytes() == record
-    assert (folder / "first.log").read_text().count("-m monai.bundle run training") == 1
+    assert (folder / "first.json").read_bytes() == record
+    assert len(commands("first")) == 1
+    assert [re.findall(r"--resume=(\w+)", words) for words in commands("second")] == [["False"], ["True"]]
+    history = json.loads((folder / "second" / "history.json").read_text())
+    assert history["loss"]["iteration"] == history["validation"]["epoch"] == [1, 2, 3]
+    assert torch.equal(torch.load(checkpoint)["network"][name], state["network"][name])
+    found = json.loads((folder / "second.json").read_text())
+    assert (found["best_epoch"], found["best_metric"]) == (1, 2.0)
     assert contents(folder, *PUBLISHED) == contents(whole[0], *PUBLISHED)
+
+
+@pytest.mark.parametrize("left", ["second", "second.json"])
+def test_stage_from_other_weights_is_refused(finished: Path, again: Again, left: str) -> None:
+    path = finished / "first" / "model.pt"  # as if trained again
+    state = torch.load(path)
+    next(iter(state.values())).add_(1)
+    torch.save(state, path)
+    if left == "second.json":
+        shutil.rmtree(finished / "second")
+    expected = contents(finished, *PUBLISHED, "second.json", "second.start.pt")
+    message = (
+        r"tiny/second: was trained from other weights than the present ones of .*tiny/first, .* it and second\.json"
+    )
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=message):
+            again(finished)
+    assert contents(finished, *PUBLISHED, "second.json", "second.start.pt") == expected
+
+    shutil.rmtree(finished / "second", ignore_errors=True)
+    (finished / "second.json").unlink()
+    with pytest.raises(pytest.fail.Exception, match="a stage was repeated"):
+        again(finished)
+    start = torch.load(finished / "second.start.pt")
+    assert all(torch.equal(start[name], value) for name, value in state.items())
 
 
 @pytest.mark.parametrize("removed", [[], ["model.pt"], ["model.pt", "model.json"], PUBLISHED, ["second.start.pt"]])
@@ -296,4 +342,5 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     printed = capsys.readouterr().out
     assert "Run it again to continue" in printed
+    assert "--override amp=false" in printed
     assert "python -m benchmarks.release --row SegDiff --dataset_dir TRAIN" in printed

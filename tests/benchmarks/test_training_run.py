@@ -170,7 +170,7 @@ def test_foreign_folder_is_refused_and_kept(run: TrainingRun, stub: TrainingStub
     run.folder.mkdir(parents=True)
     (run.folder / "precious").touch()
     for action in (run.check, run.train):
-        with pytest.raises(DatasetError, match="seed_7: holds something else"):
+        with pytest.raises(DatasetError, match=r"seed_7: exists, but seed_7\.json, .* is not beside it"):
             action()
     assert (run.folder / "precious").exists()
     assert not stub.calls

@@ -76,7 +76,7 @@ def test_evaluation(nuclei, tmp_path: Path) -> None:
 
 
 def test_distances_are_in_pixels_of_the_picture(nuclei, tmp_path: Path) -> None:
-    run = nuclei.run("train evaluate", ckpt=nuclei.weights, output_dir=tmp_path, image_scale=0.5)
+    run = nuclei.run("train evaluate", ckpt=nuclei.weights, output_dir=tmp_path, score_scale=0.5)
     (row, *_) = json.loads((tmp_path / "metrics.json").read_text())["images"]
     scorer = run.parser.get_parsed_content("validate#handlers#2").scorers[2]
     (item, *_) = run.parser.get_parsed_content("validate#dataset")
@@ -95,7 +95,9 @@ def test_evaluation_of_everything(nuclei, tmp_path: Path) -> None:
     (data / "instances").mkdir()
     mask = np.asarray(Image.open(data / "labels" / "sample_001.png")) > 0
     Image.fromarray(label(mask).astype(np.uint16)).save(data / "instances" / "sample_001.png")
-    options = {"uncertainty": "true", "instances": "true", "temperature": 2.0, "num_generations": 3}
+    separation = {"min_distance": 2, "sigma": 1.25, "min_size": 5}
+    options: dict[str, Any] = {"uncertainty": "true", "instances": "true", "temperature": 2.0, "num_generations": 3}
+    options |= {"instance_separation": separation}
     arguments = {"ckpt": nuclei.weights, "dataset_dir": data, "output_dir": tmp_path / "out"}
     run = nuclei.run("train evaluate", **arguments, **options)
     (row,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["images"]
@@ -107,7 +109,7 @@ def test_evaluation_of_everything(nuclei, tmp_path: Path) -> None:
     assert row["paper_calibration_score"] == pytest.approx(
         compute_calibration_score(probability, truth).item(), abs=1e-6
     )
-    found = ProbabilityToInstances()(probability[0])[None]
+    found = ProbabilityToInstances(**separation)(probability[0])[None]
     jaccard = compute_aggregated_jaccard(found, item["instances"].as_tensor()[None]).item()
     assert row["aji"] == pytest.approx(jaccard, abs=1e-6)
     for name in STATISTICS:

@@ -49,7 +49,7 @@ def test_masks_are_those_of_the_evaluation(entry: dict[str, str]) -> None:
     Image.open(entry["image"]).resize((40, 40)).save(entry["image"])
     Image.open(entry["label"]).resize((40, 40), Image.Resampling.NEAREST).save(entry["label"])
     Image.open(entry["instances"]).resize((40, 40), Image.Resampling.NEAREST).save(entry["instances"])
-    own = Bundle({"device": "cpu", "image_scale": 0.4, "instances": True}).value("validate#preprocessing")(dict(entry))
+    own = Bundle({"device": "cpu", "score_scale": 0.4, "instances": True}).value("validate#preprocessing")(dict(entry))
     image = QualityImage.load(Bundle({"device": "cpu"}), entry, 16)
     assert torch.equal(image.truth, own["label"].as_tensor() > 0)
     assert torch.equal(image.instances, own["instances"].as_tensor().float())

@@ -214,7 +214,7 @@ def test_uncertainty_as_one_result(network: MaskPriorUNet, include_background: b
     image, sampler = image_of(1, 1, 8, 12), prior_inferer(include_background=include_background)
     found = UncertaintyInferer(sampler)(image, network)[0]
     statistics = sampler.statistics(image, network)
-    assert len(found) == (3 + 3 + 1 + 1 if include_background else 4 * 2)
+    assert len(found) == (3 + 3 + 1 if include_background else 3 * 2)
     parts = SplitStatistics(categorical=include_background)(found)
     expected = (statistics.mean, statistics.standard_deviation, *statistics[2:])
     assert all(torch.equal(part, whole[0]) for part, whole in zip(parts, expected, strict=True))

@@ -107,7 +107,8 @@ class QualityRow:
         for step in self.bundle.value("validate#preprocessing").transforms:
             data = step(data)
         inputs = torch.as_tensor(data["image"]).as_subclass(torch.Tensor)[None].to(self.bundle.device)
-        found = self._inferer(inputs, self._network).cpu()
+        with torch.no_grad():  # which an ordinary network's inferer leaves to its caller
+            found = self._inferer(inputs, self._network).cpu()
         resized = ResizeToMatch()(found[0], torch.empty(1, size, size))
         return TemperatureScaling(self.bundle.value("temperature"))(resized), self._inferer.seconds[-1]
 

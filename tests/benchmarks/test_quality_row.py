@@ -125,7 +125,9 @@ def test_a_further_config_goes_over_the_others(entry: dict[str, str], tmp_path: 
     given = {**overrides, "config": "unet", "ckpt": str(tmp_path / "unet.pt")}
     row = QualityRow("a", MONUSEG, given)
     image = bundle.value("validate#preprocessing")(dict(entry))["image"].as_tensor()[None]
-    assert torch.equal(row.segment(entry, 96)[0], SegmentorInferer(64)(image, network)[0])
+    found = row.segment(entry, 96)[0]
+    assert torch.equal(found, SegmentorInferer(64)(image, network)[0])
+    assert not found.requires_grad
     assert row.facts.items() >= {"num_inference_steps": 0, "bundle": "monuseg"}.items()
     assert row.facts["settings"]["config"] == "unet"
     root = tmp_path / "moved"

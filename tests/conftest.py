@@ -50,7 +50,7 @@ def write_tiny_bundle(name: str, folder: Path, changes: dict[str, Any], scale: f
 @pytest.fixture(scope="session")
 def picture_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small bundle for nuclei."""
-    changes = {**TINY_SEGDIFF, "image_scale": 0.512, "window_size": 128}
+    changes = {**TINY_SEGDIFF, "image_scale": 0.512}
     return write_tiny_bundle("monuseg", tmp_path_factory.mktemp("tiny") / "nuclei", changes, 0.1)
 
 
